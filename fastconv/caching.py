@@ -1,0 +1,129 @@
+"""Compiled code that is kept on disk between processes, whatever happens to the files.
+
+Numba's own cache sits beside the sources, breaks the import where it finds no place to write, fails
+for ever on a damaged file, and returns the old code after an edit in a file that the cached
+function calls into. Here it sits in a per-user directory named after a digest of all the sources,
+and what cannot be read or written costs the caching, nothing else.
+"""
+
+import functools
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+from numba import njit, types
+from numba.core.caching import CompileResultCacheImpl, FunctionCache
+
+from .config import cache_root, caching_enabled
+
+
+@functools.cache
+def _source_key() -> str:
+    """Digest of Numba's version and of every source file that compiled code can come from."""
+    digest = hashlib.sha256(numba.__version__.encode())
+    for source in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+class _Locator:
+    """Tells Numba where a function's compiled code is kept and when it is out of date."""
+
+    def __init__(self, py_func: Callable[..., Any], py_file: str) -> None:
+        self._py_file = py_file  # read by Numba for its warnings
+        self._directory = cache_root() / _source_key()
+
+    @classmethod
+    def from_function(cls, py_func: Callable[..., Any], py_file: str) -> "_Locator":
+        return cls(py_func, py_file)
+
+    def get_cache_path(self) -> str:
+        return str(self._directory)
+
+    def ensure_cache_path(self) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True)
+
+    def get_source_stamp(self) -> str:
+        return _source_key()
+
+    def get_disambiguator(self) -> str:
+        return ""
+
+
+class _CacheImpl(CompileResultCacheImpl):
+    _locator_classes = (_Locator,)
+
+
+class _Cache(FunctionCache):
+    """A cache that may lose its files, never a call: what cannot be read is compiled anew."""
+
+    _impl_class = _CacheImpl
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # a damaged file can raise anything at all while it is unpickled
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            super().save_overload(sig, data)
+        except OSError:
+            pass  # a directory that cannot be written costs the caching, nothing else
+        except Exception:  # a damaged index: replace it
+            try:
+                self.flush()
+                super().save_overload(sig, data)
+            except OSError:
+                pass
+
+
+class PerDtype:
+    """A function compiled for a dtype when that is first used, once and for good.
+
+    Parameters
+    ----------
+    function : callable
+        What ``numba.njit`` compiles.
+    signature : callable
+        Numba signature for a scalar type. Being explicit, it serves writeable and read-only arrays
+        alike, which Numba would otherwise compile for separately.
+    **options
+        Of ``numba.njit``.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        signature: Callable[[types.Type], Any],
+        **options: Any,
+    ) -> None:
+        self.__doc__ = function.__doc__
+        self._function = function
+        self._signature = signature
+        self._options = options
+        self._compiled: dict[np.dtype[Any], Any] = {}
+
+    def __getitem__(self, dtype: np.dtype[Any]) -> Any:
+        """The function for arrays of ``dtype``; plain Python under ``NUMBA_DISABLE_JIT``."""
+        if dtype not in self._compiled:
+            self._compiled[dtype] = self._compile(dtype)
+        return self._compiled[dtype]
+
+    def _compile(self, dtype: np.dtype[Any]) -> Any:
+        if numba.config.DISABLE_JIT:
+            return self._function
+        dispatcher = njit(**self._options)(self._function)
+        if caching_enabled():
+            dispatcher._cache = _Cache(self._function)
+        dispatcher.compile(self._signature(numba.from_dtype(dtype)))
+        dispatcher.disable_compile()
+        return dispatcher
+
+    def address(self, dtype: np.dtype[Any]) -> int:
+        """Machine address of the function for ``dtype``."""
+        (compiled,) = self[dtype].overloads.values()
+        return int(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))

@@ -1,0 +1,35 @@
+"""Settings read from the environment: the only place where the package looks at it.
+
+=======================  ===========================================================
+``FASTCONV_CACHE``       ``0`` keeps compiled kernels in memory only
+``FASTCONV_CACHE_DIR``   where compiled kernels are kept; by default a per-user cache
+                         directory
+=======================  ===========================================================
+
+Numba's own settings hold as well: ``NUMBA_NUM_THREADS``, ``NUMBA_THREADING_LAYER``,
+``NUMBA_DISABLE_JIT`` (steps through ``algorithm="reference"`` in a debugger), and
+``NUMBA_CPU_NAME`` with ``NUMBA_CPU_FEATURES``, from which the vector width is taken.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+
+def caching_enabled() -> bool:
+    """Whether compiled kernels are written to and read from disk."""
+    return os.environ.get("FASTCONV_CACHE", "1") != "0"
+
+
+def cache_root() -> Path:
+    """Directory under which every version of the package keeps its compiled kernels."""
+    chosen = os.environ.get("FASTCONV_CACHE_DIR")
+    if chosen:
+        return Path(chosen)
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", "~/AppData/Local"))
+    elif sys.platform == "darwin":
+        base = Path("~/Library/Caches")
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"))
+    return base.expanduser() / "fastconv"

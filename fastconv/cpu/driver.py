@@ -1,0 +1,107 @@
+"""Running kernels: one parallel loop for all of them.
+
+A job is a list of *stages*, each a kernel and a number of tasks; a stage begins when the one before
+has ended. Within a stage every thread takes the next task that nobody has taken, so that a thread
+held up by another program does not hold up the rest. Which thread does a task never changes what
+the task computes: results are bitwise the same for any number of threads.
+"""
+
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import prange, types
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+from ..caching import PerDtype
+from .kernel import OPTIONS, kernel_signature
+
+# Work below this many operations is done by the calling thread: waking the others costs about
+# 4 us, in which one core does several hundred thousand.
+SERIAL_BELOW = 1_000_000
+
+
+@intrinsic
+def _call(typingctx, address, task, slot, size, table, a, b, c, out, work):
+    signature = kernel_signature(out.dtype)
+
+    def codegen(context, builder, sig, args):
+        kind = context.call_conv.get_function_type(types.void, signature.args)
+        function = builder.inttoptr(args[0], kind.as_pointer())
+        context.call_conv.call_function(builder, function, types.void, signature.args, args[1:])
+        return context.get_dummy_value()
+
+    return types.void(types.intp, *signature.args), codegen
+
+
+@intrinsic
+def _take(typingctx, counters, i):
+    """Atomically ``counters[i] += 1``; returns the value before."""
+
+    def codegen(context, builder, sig, args):
+        array = context.make_array(sig.args[0])(context, builder, args[0])
+        place = builder.gep(array.data, [args[1]])
+        return builder.atomic_rmw("add", place, ir.IntType(64)(1), "monotonic")
+
+    return types.int64(counters, types.intp), codegen
+
+
+def _parallel(stages, counters, threads, size, table, a, b, c, out, work):
+    for stage in range(stages.shape[0]):
+        address, tasks = stages[stage, 0], stages[stage, 1]
+        for slot in prange(threads):
+            task = _take(counters, stage)
+            while task < tasks:
+                _call(address, task, slot, size, table, a, b, c, out, work)
+                task = _take(counters, stage)
+
+
+def _serial(stages, size, table, a, b, c, out, work):
+    for stage in range(stages.shape[0]):
+        for task in range(stages[stage, 1]):
+            _call(stages[stage, 0], task, 0, size, table, a, b, c, out, work)
+
+
+_STAGES = types.Array(types.int64, 2, "C", readonly=True)
+_COUNTERS = types.Array(types.int64, 1, "C")
+
+
+def _driver(function: Any, *leading: types.Type, **options: Any) -> PerDtype:
+    """A loop over tasks, taking ``leading`` and then what a kernel takes after task and slot."""
+
+    def signature(scalar: types.Type) -> Any:
+        return types.void(*leading, *kernel_signature(scalar).args[2:])
+
+    return PerDtype(function, signature, **OPTIONS, **options)
+
+
+_run_parallel = _driver(_parallel, _STAGES, _COUNTERS, types.intp, parallel=True)
+_run_serial = _driver(_serial, _STAGES)
+
+
+def threads() -> int:
+    """Threads that a large call uses: Numba's setting (``numba.set_num_threads``)."""
+    return int(numba.get_num_threads())
+
+
+def run(stages: NDArray[np.int64], operations: int, *arguments: NDArray[Any]) -> None:
+    """Do all tasks of all stages.
+
+    Parameters
+    ----------
+    stages : (n, 2) int64
+        Address and number of tasks of each stage.
+    operations : int
+        Floating-point operations of the whole job; little work is not worth waking threads for.
+    *arguments
+        ``size, table, a, b, c, out, work`` as ``kernel.kernel_signature`` says, with ``work``
+        large enough for ``threads()`` slots.
+    """
+    dtype = arguments[-1].dtype
+    if operations < SERIAL_BELOW or threads() == 1:
+        _run_serial[dtype](stages, *arguments)
+    else:
+        counters = np.zeros(len(stages), np.int64)
+        _run_parallel[dtype](stages, counters, threads(), *arguments)

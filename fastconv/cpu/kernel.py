@@ -1,0 +1,43 @@
+"""Kernels: what they are called with, and compiling them when a dtype first needs them.
+
+A *kernel* is a worker ``f(task, slot, size, table, a, b, c, out, work)`` that does one of many
+independent tasks. All have this one signature, so that ``driver.py`` can call any of them by
+address: a parallel loop around an address compiles in half a second, one around a kernel's body
+would have Numba optimise that body three times over.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from numba import njit, types
+
+from ..caching import PerDtype
+
+# Division never raises inside a kernel: nothing there may leave by an exception.
+OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+
+# A part of a kernel: compiled into whatever calls it ...
+device = njit(**OPTIONS)
+# ... or pasted into it before optimisation, so that literal arguments unroll its loops.
+inline = njit(forceinline=True, **OPTIONS)
+
+
+def kernel_signature(scalar: types.Float) -> Any:
+    """``(task, slot, size, table, a, b, c, out, work)`` for arrays of ``scalar``.
+
+    ``size`` and ``table`` describe the problem; ``a``, ``b``, ``c`` are the inputs, ``out`` the
+    result, each given by a view of its first element; ``work`` is scratch memory, of which each
+    ``slot`` (of those that run at the same time) has a part of its own.
+    """
+    integers = types.Array(types.int64, 1, "C", readonly=True)
+    source = types.Array(scalar, 1, "C", readonly=True)
+    target = types.Array(scalar, 1, "C")
+    arrays = (integers, integers, source, source, source, target, target)
+    return types.void(types.intp, types.intp, *arrays)
+
+
+class Kernel(PerDtype):
+    """A worker, called by its ``address`` for a dtype."""
+
+    def __init__(self, function: Callable[..., None]) -> None:
+        super().__init__(function, kernel_signature, **OPTIONS)

@@ -1,0 +1,320 @@
+"""Vectors as values: the words that the kernels are written in.
+
+Numba's arrays live in memory, so an accumulator kept in one is written back at every step of a
+loop. Here a *vector* is an LLVM value of ``lanes(x)`` numbers and a *tile* is a small matrix of
+vectors on the stack, which LLVM keeps in registers once the loops over it are unrolled: a kernel
+stays a readable loop nest and compiles to one fused multiply-add per vector.
+
+Memory is addressed by ``(x, i)``: the ``i``-th element counted from the first element of an array
+or from a pointer. Nothing is checked and nothing wraps around: offsets may well be negative.
+"""
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.extending import intrinsic, lower_builtin, models, register_model
+from numba.np.arrayobj import make_array
+
+from .host import VECTOR_BITS
+
+I32 = ir.IntType(32)
+I64 = ir.IntType(64)
+
+
+class Vector(types.Type):
+    """Numba type of a register full of floating-point numbers."""
+
+    def __init__(self, scalar: types.Float) -> None:
+        self.scalar = scalar
+        self.lanes = VECTOR_BITS // scalar.bitwidth
+        super().__init__(name=f"vector({scalar} x {self.lanes})")
+
+    @property
+    def llvm(self) -> ir.VectorType:
+        element = ir.FloatType() if self.scalar.bitwidth == 32 else ir.DoubleType()
+        return ir.VectorType(element, self.lanes)
+
+    @property
+    def suffix(self) -> str:
+        """How LLVM names intrinsics of this type, such as ``v16f32``."""
+        return f"v{self.lanes}f{self.scalar.bitwidth}"
+
+
+class Tile(types.Type):
+    """Numba type of a matrix of vectors on the stack."""
+
+    def __init__(self, vector: Vector, rows: int, cols: int) -> None:
+        self.vector = vector
+        self.rows = rows
+        self.cols = cols
+        super().__init__(name=f"tile({vector}, {rows} x {cols})")
+
+    @property
+    def llvm(self) -> ir.ArrayType:
+        return ir.ArrayType(self.vector.llvm, self.rows * self.cols)
+
+
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, dmm: Any, fe_type: Vector) -> None:
+        super().__init__(dmm, fe_type, fe_type.llvm)
+
+
+@register_model(Tile)
+class _TileModel(models.PrimitiveModel):
+    def __init__(self, dmm: Any, fe_type: Tile) -> None:
+        super().__init__(dmm, fe_type, fe_type.llvm.as_pointer())
+
+
+def _address(context: Any, builder: Any, memory: types.Type, x: Any, i: Any) -> Any:
+    """Address of element ``i`` of an array or a pointer."""
+    base = make_array(memory)(context, builder, x).data if isinstance(memory, types.Array) else x
+    return builder.gep(base, [i])
+
+
+def _vector_address(context: Any, builder: Any, memory: types.Type, x: Any, i: Any) -> Any:
+    element = _address(context, builder, memory, x, i)
+    return builder.bitcast(element, Vector(memory.dtype).llvm.as_pointer())
+
+
+def _call(builder: Any, name: str, result: Any, args: Sequence[Any]) -> Any:
+    kind = ir.FunctionType(result, [arg.type for arg in args])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
+
+
+def _splat(builder: Any, scalar: Any, lanes: int) -> Any:
+    undefined = ir.Constant(ir.VectorType(scalar.type, lanes), ir.Undefined)
+    first = builder.insert_element(undefined, scalar, I32(0))
+    return builder.shuffle_vector(
+        first, undefined, ir.Constant(ir.VectorType(I32, lanes), [0] * lanes)
+    )
+
+
+def _first(builder: Any, count: Any, lanes: int) -> Any:
+    """Mask of the lanes below ``count``."""
+    index = ir.Constant(ir.VectorType(I64, lanes), list(range(lanes)))
+    return builder.icmp_signed("<", index, _splat(builder, count, lanes))
+
+
+@intrinsic
+def lanes(typingctx, x):
+    """Numbers in one vector of ``x``'s dtype: a constant to the compiler."""
+    return types.intp(x), lambda context, builder, sig, args: I64(Vector(x.dtype).lanes)
+
+
+@intrinsic
+def pointer(typingctx, x, i):
+    """Pointer to element ``i`` of ``x``."""
+
+    def codegen(context, builder, sig, args):
+        return _address(context, builder, x, *args)
+
+    return types.CPointer(x.dtype)(x, types.intp), codegen
+
+
+@intrinsic
+def element(typingctx, x, i):
+    """The number ``x[i]``."""
+
+    def codegen(context, builder, sig, args):
+        return builder.load(_address(context, builder, x, *args))
+
+    return x.dtype(x, types.intp), codegen
+
+
+@intrinsic
+def put(typingctx, x, i, value):
+    """``x[i] = value`` for one number."""
+
+    def codegen(context, builder, sig, args):
+        builder.store(args[2], _address(context, builder, x, *args[:2]))
+        return context.get_dummy_value()
+
+    return types.void(x, types.intp, x.dtype), codegen
+
+
+@intrinsic
+def load(typingctx, x, i):
+    """The vector ``x[i], x[i+1], ...``."""
+    vector = Vector(x.dtype)
+
+    def codegen(context, builder, sig, args):
+        address = _vector_address(context, builder, x, *args)
+        return builder.load(address, align=x.dtype.bitwidth // 8)
+
+    return vector(x, types.intp), codegen
+
+
+@intrinsic
+def store(typingctx, x, i, value):
+    """``x[i], x[i+1], ... = value`` for a vector."""
+
+    def codegen(context, builder, sig, args):
+        address = _vector_address(context, builder, x, *args[:2])
+        builder.store(args[2], address, align=x.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(x, types.intp, Vector(x.dtype)), codegen
+
+
+@intrinsic
+def load_first(typingctx, x, i, count):
+    """Like ``load`` for the first ``count`` lanes; the others are zero and are not read."""
+    vector = Vector(x.dtype)
+
+    def codegen(context, builder, sig, args):
+        address = _vector_address(context, builder, x, *args[:2])
+        mask = _first(builder, args[2], vector.lanes)
+        align = I32(x.dtype.bitwidth // 8)
+        zero = ir.Constant(vector.llvm, [0.0] * vector.lanes)
+        name = f"llvm.masked.load.{vector.suffix}.p0"
+        return _call(builder, name, vector.llvm, [address, align, mask, zero])
+
+    return vector(x, types.intp, types.intp), codegen
+
+
+@intrinsic
+def store_first(typingctx, x, i, value, count):
+    """Like ``store`` for the first ``count`` lanes; the others are not written."""
+    vector = Vector(x.dtype)
+
+    def codegen(context, builder, sig, args):
+        address = _vector_address(context, builder, x, *args[:2])
+        mask = _first(builder, args[3], vector.lanes)
+        align = I32(x.dtype.bitwidth // 8)
+        name = f"llvm.masked.store.{vector.suffix}.p0"
+        _call(builder, name, ir.VoidType(), [args[2], address, align, mask])
+        return context.get_dummy_value()
+
+    return types.void(x, types.intp, vector, types.intp), codegen
+
+
+@intrinsic
+def broadcast(typingctx, x, i):
+    """The number ``x[i]`` in every lane."""
+    vector = Vector(x.dtype)
+
+    def codegen(context, builder, sig, args):
+        return _splat(builder, builder.load(_address(context, builder, x, *args)), vector.lanes)
+
+    return vector(x, types.intp), codegen
+
+
+@intrinsic
+def zero(typingctx, x):
+    """A vector of zeros of ``x``'s dtype."""
+    vector = Vector(x.dtype)
+
+    def codegen(context, builder, sig, args):
+        return ir.Constant(vector.llvm, [0.0] * vector.lanes)
+
+    return vector(x), codegen
+
+
+@intrinsic
+def fma(typingctx, a, b, c):
+    """``a * b + c``, fused where the processor can (never a call to a library's ``fma``)."""
+
+    def codegen(context, builder, sig, args):
+        return _call(builder, f"llvm.fmuladd.{a.suffix}", a.llvm, args)
+
+    return a(a, a, a), codegen
+
+
+@intrinsic
+def add(typingctx, a, b):
+    """``a + b``."""
+    return a(a, a), lambda context, builder, sig, args: builder.fadd(*args)
+
+
+@intrinsic(prefer_literal=True)
+def tile(typingctx, x, rows, cols):
+    """A ``rows x cols`` tile of zero vectors of ``x``'s dtype; both sizes are literals."""
+    if not (isinstance(rows, types.IntegerLiteral) and isinstance(cols, types.IntegerLiteral)):
+        return None
+    kind = Tile(Vector(x.dtype), rows.literal_value, cols.literal_value)
+
+    def codegen(context, builder, sig, args):
+        place = cgutils.alloca_once(builder, kind.llvm)
+        builder.store(ir.Constant(kind.llvm, None), place)
+        return place
+
+    return kind(x, rows, cols), codegen
+
+
+@intrinsic
+def square_tile(typingctx, x):
+    """A ``lanes x 1`` tile of ``x``'s dtype, as many numbers wide as high; its values undefined."""
+    vector = Vector(x.dtype)
+    kind = Tile(vector, vector.lanes, 1)
+
+    def codegen(context, builder, sig, args):
+        return cgutils.alloca_once(builder, kind.llvm)
+
+    return kind(x), codegen
+
+
+def _slot(builder: Any, kind: Tile, place: Any, index: Any) -> Any:
+    i, j = cgutils.unpack_tuple(builder, index)
+    flat = builder.add(builder.mul(i, I64(kind.cols)), j)
+    return builder.gep(place, [I64(0), flat], inbounds=True)
+
+
+@infer_global(operator.getitem)
+class _GetVector(AbstractTemplate):
+    def generic(self, args, kws):
+        if isinstance(args[0], Tile):
+            return signature(args[0].vector, args[0], types.UniTuple(types.intp, 2))
+
+
+@infer_global(operator.setitem)
+class _SetVector(AbstractTemplate):
+    def generic(self, args, kws):
+        if isinstance(args[0], Tile):
+            index = types.UniTuple(types.intp, 2)
+            return signature(types.none, args[0], index, args[0].vector)
+
+
+@lower_builtin(operator.getitem, Tile, types.UniTuple)
+def _lower_get(context, builder, sig, args):
+    return builder.load(_slot(builder, sig.args[0], *args))
+
+
+@lower_builtin(operator.setitem, Tile, types.UniTuple, Vector)
+def _lower_set(context, builder, sig, args):
+    builder.store(args[2], _slot(builder, sig.args[0], *args[:2]))
+    return context.get_dummy_value()
+
+
+@intrinsic
+def transpose(typingctx, square):
+    """Transpose a ``lanes x 1`` tile in place: number j of vector i and number i of vector j swap.
+
+    Each of log2(lanes) rounds swaps the off-diagonal halves of all blocks of one size.
+    """
+    size = square.vector.lanes
+
+    def codegen(context, builder, sig, args):
+        slots = [builder.gep(args[0], [I64(0), I64(i)], inbounds=True) for i in range(size)]
+        rows = [builder.load(slot) for slot in slots]
+        half = size // 2
+        while half:
+            low = [lane if not lane & half else size + lane - half for lane in range(size)]
+            high = [lane + half if not lane & half else size + lane for lane in range(size)]
+            low, high = (ir.Constant(ir.VectorType(I32, size), mask) for mask in (low, high))
+            for i in range(size):
+                if not i & half:
+                    a, b = rows[i], rows[i + half]
+                    rows[i] = builder.shuffle_vector(a, b, low)
+                    rows[i + half] = builder.shuffle_vector(a, b, high)
+            half //= 2
+        for slot, row in zip(slots, rows, strict=True):
+            builder.store(row, slot)
+        return context.get_dummy_value()
+
+    return types.void(square), codegen

@@ -1,0 +1,269 @@
+"""The gradient of the filters: a correlation of ``x`` with ``grad_output``.
+
+    dw[k,c,r] = sum_n sum_p  dy[n,k,p] x[n, c, p*stride + r*dilation - before]
+
+The micro-kernel with its roles exchanged: rows are channels and taps, steps are pixels, and a panel
+holds a block of ``dy``, one filter ``k`` a lane. The sum over pixels is divided into *shares* whose
+number depends on the problem alone, and which are added in order: the result does not depend on
+the number of threads, and long sums lose less to rounding.
+"""
+
+from functools import lru_cache
+from math import ceil, prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import driver
+from .blocks import Ints, Tables, block_shape, columns, offsets, runs, spread
+from .host import VECTOR_BITS
+from .image import BLOCK_FIELDS, BLOCK_TABLE, IMAGE_FIELDS, PIXELS, RESULT, ImageBlocks, see_block
+from .kernel import Kernel
+from .packing import pack_panel, unpack_panel
+from .simd import add, lanes, load, pointer, store, zero
+from .tile import MAX_COLS, ROWS, accumulate
+from .views import Layout, layout, origin
+from .workspace import workspace
+
+# Pixels to a block: a panel of 256 x 64 floats is 64 KiB.
+BLOCK_PIXELS = 256
+# Sums that one task keeps: 1024 x 64 floats are 256 KiB, a part of the second-level cache.
+TASK_ROWS = 1024
+# Shares are made until there are this many tasks, each of some size, in bounded memory.
+TASKS = 16
+SHARE_OPERATIONS = 2_000_000
+SHARES_BYTES = 16 * 2**20
+# Vectors that a task of ``add_shares`` adds up.
+PIECE = 256
+
+# Fields of `size` after those of the image.
+(
+    FILTERS,  # K/G
+    CHANNELS,  # C/G
+    CHUNK,  # channels to a task
+    CHUNKS,
+    TAPS,
+    COLS,  # vectors in a row of a panel
+    PANELS,  # panels to a group
+    SHARES,
+    BLOCKS,
+    Y_GROUP,  # strides of dy and dw
+    Y_FILTER,
+    W_GROUP,
+    W_FILTER,
+    W_CHANNEL,
+    X_PIXELS,  # where in `table`: offsets of pixels, of channels and taps, of dy, of dw; runs
+    X_STEPS,
+    Y_OFFSETS,
+    Y_RUNS,
+    W_OFFSETS,
+    W_RUNS,
+    PIECES,
+    SUMS,  # numbers in the sums of one task
+    SLOTS,  # where in `work` the slots begin, how far apart they are, where in one the slab is
+    SLOT,
+    SLAB,
+) = range(IMAGE_FIELDS, IMAGE_FIELDS + 25)
+
+
+@Kernel
+def grad_share(task, slot, size, table, dy, x, unused, dw, work):
+    """Sum one share of the pixels for one panel of filters and one chunk of channels."""
+    cols, shares, blocks = size[COLS], size[SHARES], size[BLOCKS]
+    width = lanes(work)
+    row = cols * width
+    rest, share = divmod(task, shares)
+    rest, chunk = divmod(rest, size[CHUNKS])
+    group, part = divmod(rest, size[PANELS])
+    channel = chunk * size[CHUNK]
+    channels = min(size[CHUNK], size[CHANNELS] - channel)
+    first = part * row
+    valid = size[FILTERS] - first
+    sums = pointer(work, task * size[SUMS])
+    for i in range(0, size[SUMS], width):
+        store(sums, i, zero(work))
+    panel = pointer(work, size[SLOTS] + slot * size[SLOT])
+    slab = pointer(panel, size[SLAB])
+    for number in range(share * blocks // shares, (share + 1) * blocks // shares):
+        block = size[BLOCK_TABLE] + number * BLOCK_FIELDS
+        pixels = table[block + PIXELS]
+        filters = pointer(
+            dy, group * size[Y_GROUP] + first * size[Y_FILTER] + table[block + RESULT]
+        )
+        pack_panel(
+            filters,
+            size[Y_FILTER],
+            valid,
+            table,
+            size[Y_OFFSETS],
+            size[Y_RUNS],
+            pixels,
+            panel,
+            cols,
+        )
+        image = see_block(x, size, table, block, group, channel, channels, slab)
+        rows = channels * size[TAPS]
+        accumulate(image, table, size[X_STEPS], rows, size[X_PIXELS], pixels, panel, sums, cols)
+
+
+@Kernel
+def add_shares(task, slot, size, table, dy, x, unused, dw, work):
+    """Add up one piece of the sums over all shares, in order, into the first."""
+    width = lanes(work)
+    whole, piece = divmod(task, size[PIECES])
+    sums = pointer(work, whole * size[SHARES] * size[SUMS])
+    first = piece * PIECE * width
+    for i in range(first, min(first + PIECE * width, size[SUMS]), width):
+        total = load(sums, i)
+        for share in range(1, size[SHARES]):
+            total = add(total, load(sums, share * size[SUMS] + i))
+        store(sums, i, total)
+
+
+@Kernel
+def unpack_grad(task, slot, size, table, dy, x, unused, dw, work):
+    """Write the sums of one panel of filters and one chunk of channels to ``dw``."""
+    cols = size[COLS]
+    rest, chunk = divmod(task, size[CHUNKS])
+    group, part = divmod(rest, size[PANELS])
+    channel = chunk * size[CHUNK]
+    channels = min(size[CHUNK], size[CHANNELS] - channel)
+    first = part * cols * lanes(work)
+    result = pointer(dw, group * size[W_GROUP] + first * size[W_FILTER] + channel * size[W_CHANNEL])
+    unpack_panel(
+        pointer(work, task * size[SHARES] * size[SUMS]),
+        cols,
+        channels * size[TAPS],
+        result,
+        size[W_FILTER],
+        size[FILTERS] - first,
+        table,
+        size[W_OFFSETS],
+        size[W_RUNS],
+    )
+
+
+class _Plan:
+    """All that a gradient of the filters needs apart from the arrays themselves."""
+
+    def __init__(
+        self,
+        dy: Layout,
+        x: Layout,
+        dw: Layout,
+        stride: Ints,
+        before: Ints,
+        dilation: Ints,
+        dtype: np.dtype[Any],
+        threads: int,
+    ) -> None:
+        width = VECTOR_BITS // 8 // dtype.itemsize
+        groups, filters, channels, *extents = dw.shape
+        taps = prod(extents)
+        pixels = (dy.shape[0], *dy.shape[3:])
+        cols = columns(filters, width, MAX_COLS)
+        row = cols * width
+        panels = ceil(filters / row)
+        chunks = ceil(channels / max(1, TASK_ROWS // taps))
+        chunk = ceil(channels / chunks)
+        chunks = ceil(channels / chunk)
+        sums = ceil(chunk * taps / ROWS) * ROWS * row
+
+        block = block_shape(pixels, BLOCK_PIXELS)
+        image = ImageBlocks(x, dy, tuple(extents), stride, before, dilation, chunk, block, width)
+        blocks = len(image.blocks)
+        wholes = groups * panels * chunks
+        self.operations = 2 * groups * filters * channels * taps * prod(pixels)
+        shares = min(
+            ceil(TASKS / wholes),
+            ceil(self.operations / wholes / SHARE_OPERATIONS),
+            max(1, SHARES_BYTES // (wholes * sums * dtype.itemsize)),
+            blocks,
+        )
+        pieces = ceil(sums / (PIECE * width))
+
+        tables = Tables()
+        y_offsets = offsets(block, (dy.strides[0], *dy.strides[3:]))
+        w_offsets = offsets((chunk, *extents), dw.strides[2:])
+        block_table = tables.add(image.blocks)
+        slots = wholes * shares * sums
+        panel = prod(block) * row
+        slot = spread(panel + image.slab + width, width)
+        self.size = np.array(
+            (
+                *image.fields(block_table),
+                filters,
+                channels,
+                chunk,
+                chunks,
+                taps,
+                cols,
+                panels,
+                shares,
+                blocks,
+                *dy.strides[1:3],
+                *dw.strides[:3],
+                tables.add(image.pixels),
+                tables.add(image.steps),
+                tables.add(y_offsets),
+                tables.add(runs(y_offsets, width)),
+                tables.add(w_offsets),
+                tables.add(runs(w_offsets, width)),
+                pieces,
+                sums,
+                slots,
+                slot,
+                panel,
+            ),
+            np.int64,
+        )
+        self.table = tables.joined()
+        stages = [(grad_share, wholes * shares), (unpack_grad, wholes)]
+        if shares > 1:
+            stages.insert(1, (add_shares, wholes * pieces))
+        self.stages = np.array(
+            [(kernel.address(dtype), tasks) for kernel, tasks in stages], np.int64
+        )
+        self.work = slots + threads * slot
+        self.unused = np.zeros(1, dtype)
+
+
+_plan = lru_cache(maxsize=256)(_Plan)
+
+
+def grad_weight(
+    dy: NDArray[Any],
+    x: NDArray[Any],
+    dw: NDArray[Any],
+    stride: Ints,
+    before: Ints,
+    dilation: Ints,
+) -> None:
+    """Write the correlation of ``x`` with ``dy`` into ``dw``.
+
+    Parameters
+    ----------
+    dy : (N, G, K/G, O, P, Q)
+    x : (N, G, C/G, D, H, W)
+    dw : (G, K/G, C/G, T, R, S)
+    stride, before, dilation : (d, h, w)
+        Of the forward correlation.
+
+    All arrays have one dtype and any strides; none is empty.
+    """
+    dtype = x.dtype
+    plan = _plan(
+        layout(dy), layout(x), layout(dw), stride, before, dilation, dtype, driver.threads()
+    )
+    driver.run(
+        plan.stages,
+        plan.operations,
+        plan.size,
+        plan.table,
+        origin(dy),
+        origin(x),
+        plan.unused,
+        origin(dw),
+        workspace(plan.work, dtype),
+    )

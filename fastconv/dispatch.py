@@ -1,0 +1,38 @@
+"""From arrays to the backend that computes on them."""
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from . import cpu
+
+DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def backend_of(arrays: dict[str, Any]) -> ModuleType:
+    """The backend that serves all these arguments, None among them standing for "not given".
+
+    Raises
+    ------
+    TypeError
+        If an argument is not an array, or the dtypes are unsupported or differ.
+    """
+    dtype = None
+    for name, array in arrays.items():
+        if array is None:
+            continue
+        if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
+            kind = type(array)
+            raise TypeError(
+                f"{name} must be a NumPy array, got {kind.__module__}.{kind.__qualname__}"
+            )
+        if array.dtype not in DTYPES:
+            raise TypeError(f"{name} must be float32 or float64, got {array.dtype.str}")
+        if dtype is None:
+            first, dtype = name, array.dtype
+        elif array.dtype != dtype:
+            raise TypeError(
+                f"all arrays must have one dtype, got {first} {dtype} and {name} {array.dtype}"
+            )
+    return cpu

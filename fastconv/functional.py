@@ -1,0 +1,437 @@
+"""Convolution as functions: check the arguments once, build one ``ConvGeometry``, call a backend.
+
+Each is written once, with the number of spatial axes as its first argument; ``ranks`` makes the
+1-D, 2-D and 3-D ones of it. Transposed convolutions, in ``transposed.py``, are the same three maps.
+"""
+
+from collections.abc import Sequence
+from math import prod
+from types import ModuleType
+from typing import Any, SupportsIndex
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .dispatch import backend_of
+from .geometry import (
+    ConvGeometry,
+    Ints,
+    Padding,
+    PerAxis,
+    batched_shape,
+    conv_geometry,
+    padding_form,
+    per_axis,
+    positive,
+    shape_tuple,
+)
+from .plan import choose
+from .ranks import ranks
+from .results import result_like
+
+Array = NDArray[Any]
+Needs = tuple[bool, bool, bool]
+Gradients = tuple[Array | None, Array | None, Array | None]
+
+
+def _conv_geometry(
+    ndim: int,
+    x_shape: Ints,
+    weight_shape: Ints,
+    stride: PerAxis,
+    padding: Padding,
+    dilation: PerAxis,
+    groups: SupportsIndex,
+    x_name: str = "x",
+    weight_name: str = "weight",
+) -> ConvGeometry:
+    return conv_geometry(
+        ndim,
+        batched_shape(x_name, x_shape, ndim),
+        weight_shape,
+        per_axis("stride", stride, ndim, 1),
+        padding_form(padding, ndim),
+        per_axis("dilation", dilation, ndim, 1),
+        positive("groups", groups),
+        x_name,
+        weight_name,
+    )
+
+
+def image_shape(grouped: Ints, ndim: int, like: Ints) -> Ints:
+    """Shape for the caller of a grouped image, unbatched if ``like`` is."""
+    batch = () if len(like) == ndim + 1 else grouped[:1]
+    return (*batch, grouped[1] * grouped[2], *grouped[6 - ndim :])
+
+
+def _check_bias(bias: Array | None, channels: int) -> Array | None:
+    if bias is None:
+        return None
+    if bias.shape != (channels,):
+        raise ValueError(
+            f"bias must have shape ({channels},), one number for each output channel, got shape"
+            f" {bias.shape}"
+        )
+    return np.ascontiguousarray(bias)
+
+
+def check_needs(needs: Needs) -> Needs:
+    if not isinstance(needs, tuple | list):
+        raise TypeError(f"needs must be a tuple of 3 booleans, got {needs!r}")
+    if len(needs) != 3:
+        raise ValueError(f"needs must have 3 entries, for x, weight and bias, got {needs!r}")
+    return needs
+
+
+def check_grad_output(grad_output: Array, needed: Ints) -> None:
+    if grad_output.shape != needed:
+        raise ValueError(
+            f"grad_output must have the shape of the result, {needed}, got {grad_output.shape}"
+        )
+
+
+# The three maps of a geometry. ``shape`` is that of the result, batched or not.
+
+
+def run_forward(
+    backend: ModuleType,
+    g: ConvGeometry,
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    shape: Ints,
+    algorithm: str,
+    out: Array | None,
+) -> Array:
+    bias = _check_bias(bias, g.out_channels)
+    algorithm = choose(algorithm)
+    y = result_like(x, shape, out, (x, weight, bias))
+    if y.size:
+        source, filters = x.reshape(g.x_shape), weight.reshape(g.weight_shape)
+        backend.forward(source, filters, bias, g, y.reshape(g.y_shape), algorithm)
+    return y
+
+
+def run_grad_input(
+    backend: ModuleType,
+    g: ConvGeometry,
+    dy: Array,
+    weight: Array,
+    bias: Array | None,
+    shape: Ints,
+    algorithm: str,
+    out: Array | None,
+) -> Array:
+    bias = _check_bias(bias, g.in_channels)
+    algorithm = choose(algorithm)
+    dx = result_like(dy, shape, out, (dy, weight, bias))
+    if dx.size:
+        source, filters = dy.reshape(g.y_shape), weight.reshape(g.weight_shape)
+        backend.grad_input(source, filters, bias, g, dx.reshape(g.x_shape), algorithm)
+    return dx
+
+
+def run_grad_weight(
+    backend: ModuleType,
+    g: ConvGeometry,
+    dy: Array,
+    x: Array,
+    shape: Ints,
+    algorithm: str,
+    out: Array | None,
+) -> Array:
+    algorithm = choose(algorithm)
+    dw = result_like(x, shape, out, (dy, x))
+    if g.batch == 0:
+        dw[...] = 0
+    else:
+        dy, x = dy.reshape(g.y_shape), x.reshape(g.x_shape)
+        backend.grad_weight(dy, x, g, dw.reshape(g.weight_shape), algorithm)
+    return dw
+
+
+def conv(
+    ndim: int,
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    stride: PerAxis = 1,
+    padding: Padding = 0,
+    dilation: PerAxis = 1,
+    groups: SupportsIndex = 1,
+    *,
+    algorithm: str = "auto",
+    out: Array | None = None,
+) -> Array:
+    """Correlate images with filters: the forward pass of a convolution layer.
+
+    ``y[n,k,p] = bias[k] + sum_c sum_r x[n, c, p*stride + r*dilation - padding] weight[k,c,r]``,
+    where ``x`` is zero outside, p and r stand for a pixel and a tap along every spatial axis, and c
+    runs over the channels of k's group.
+
+    Parameters
+    ----------
+    x : (N, C, {spatial}) or (C, {spatial}) ndarray of float32 or float64
+        Images; without the batch axis, so is the result.
+    weight : (K, C/groups, {kernel}) ndarray
+        Filters, of the same dtype.
+    bias : (K,) ndarray, optional
+        Added to every pixel of its output channel.
+    {geometry}
+    {algorithm}
+    {out}
+
+    Returns
+    -------
+    (N, K, {result}) or (K, {result}) ndarray
+        Of ``x``'s dtype; an extent is
+        ``(extent + padding - (taps - 1)*dilation - 1) // stride + 1``.
+
+    Raises
+    ------
+    {raises}
+
+    References
+    ----------
+    V. Dumoulin and F. Visin, "A guide to convolution arithmetic for deep learning",
+    arXiv:1603.07285.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv
+    >>> x = np.ones((1, 3) + (8,) * {n}, np.float32)
+    >>> weight = np.ones((4, 3) + (3,) * {n}, np.float32)
+    >>> y = fastconv.conv{n}d(x, weight, padding=1)
+    >>> y.shape == (1, 4) + (8,) * {n}
+    True
+    >>> bool(y[0, 0].max() == 3 * 3**{n})
+    True
+    """
+    backend = backend_of({"x": x, "weight": weight, "bias": bias})
+    g = _conv_geometry(ndim, x.shape, weight.shape, stride, padding, dilation, groups)
+    shape = image_shape(g.y_shape, ndim, x.shape)
+    return run_forward(backend, g, x, weight, bias, shape, algorithm, out)
+
+
+def conv_grad_input(
+    ndim: int,
+    grad_output: Array,
+    weight: Array,
+    input_shape: Sequence[SupportsIndex],
+    stride: PerAxis = 1,
+    padding: Padding = 0,
+    dilation: PerAxis = 1,
+    groups: SupportsIndex = 1,
+    *,
+    algorithm: str = "auto",
+    out: Array | None = None,
+) -> Array:
+    """Gradient of a loss with respect to the images, given that with respect to the result.
+
+    ``dx[n,c,h] = sum_k sum_r dy[n, k, (h + padding - r*dilation) / stride] weight[k,c,r]`` over
+    whole quotients: a correlation of ``dy`` with the flipped filters, their channel axes swapped.
+
+    Parameters
+    ----------
+    grad_output : (N, K, {result}) or (K, {result}) ndarray of float32 or float64
+        The gradient dy with respect to the result of ``conv{n}d``.
+    weight : (K, C/groups, {kernel}) ndarray
+        Filters, of the same dtype.
+    input_shape : tuple of ints
+        Shape of ``x``: (N, C, {spatial}) or (C, {spatial}).
+    {geometry}
+    {algorithm}
+    {out}
+
+    Returns
+    -------
+    ndarray of ``input_shape``
+        Of ``grad_output``'s dtype.
+
+    Raises
+    ------
+    {raises}
+
+    Examples
+    --------
+    The flipped filter, at work: with stride 1, ``conv{n}d`` itself computes the gradient.
+
+    >>> import numpy as np, fastconv
+    >>> rng = np.random.default_rng(0)
+    >>> dy = rng.standard_normal((2, 4) + (6,) * {n})
+    >>> weight = rng.standard_normal((4, 3) + (3,) * {n})
+    >>> dx = fastconv.conv{n}d_grad_input(dy, weight, (2, 3) + (8,) * {n})
+    >>> flipped = np.flip(weight, axis=range(2, 2 + {n})).swapaxes(0, 1)
+    >>> bool(np.allclose(dx, fastconv.conv{n}d(dy, flipped, padding=2)))
+    True
+    """
+    backend = backend_of({"grad_output": grad_output, "weight": weight})
+    shape = shape_tuple("input_shape", input_shape)
+    g = _conv_geometry(
+        ndim, shape, weight.shape, stride, padding, dilation, groups, x_name="input_shape"
+    )
+    check_grad_output(grad_output, image_shape(g.y_shape, ndim, shape))
+    return run_grad_input(backend, g, grad_output, weight, None, shape, algorithm, out)
+
+
+def conv_grad_weight(
+    ndim: int,
+    grad_output: Array,
+    x: Array,
+    weight_shape: Sequence[SupportsIndex],
+    stride: PerAxis = 1,
+    padding: Padding = 0,
+    dilation: PerAxis = 1,
+    groups: SupportsIndex = 1,
+    *,
+    algorithm: str = "auto",
+    out: Array | None = None,
+) -> Array:
+    """Gradient of a loss with respect to the filters, given that with respect to the result.
+
+    ``dw[k,c,r] = sum_n sum_p dy[n,k,p] x[n, c, p*stride + r*dilation - padding]``: a correlation of
+    ``x`` with ``dy``.
+
+    Parameters
+    ----------
+    grad_output : (N, K, {result}) or (K, {result}) ndarray of float32 or float64
+        The gradient dy with respect to the result of ``conv{n}d``.
+    x : (N, C, {spatial}) or (C, {spatial}) ndarray
+        Images, of the same dtype.
+    weight_shape : tuple of ints
+        Shape of the filters: (K, C/groups, {kernel}).
+    {geometry}
+    {algorithm}
+    {out}
+
+    Returns
+    -------
+    ndarray of ``weight_shape``
+        Of ``x``'s dtype; summed over the batch.
+
+    Raises
+    ------
+    {raises}
+
+    Examples
+    --------
+    The maps are adjoint: ``<dy, conv(x, w)> = <dw, w>``.
+
+    >>> import numpy as np, fastconv
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.standard_normal((2, 3) + (8,) * {n})
+    >>> weight = rng.standard_normal((4, 3) + (3,) * {n})
+    >>> dy = rng.standard_normal((2, 4) + (6,) * {n})
+    >>> dw = fastconv.conv{n}d_grad_weight(dy, x, weight.shape)
+    >>> bool(np.isclose(np.vdot(dy, fastconv.conv{n}d(x, weight)), np.vdot(dw, weight)))
+    True
+    """
+    backend = backend_of({"grad_output": grad_output, "x": x})
+    shape = shape_tuple("weight_shape", weight_shape)
+    g = _conv_geometry(
+        ndim, x.shape, shape, stride, padding, dilation, groups, weight_name="weight_shape"
+    )
+    check_grad_output(grad_output, image_shape(g.y_shape, ndim, x.shape))
+    return run_grad_weight(backend, g, grad_output, x, shape, algorithm, out)
+
+
+def conv_grad_bias(ndim: int, grad_output: Array) -> Array:
+    """Gradient of a loss with respect to the bias, given that with respect to the result.
+
+    ``db[k] = sum_n sum_p dy[n,k,p]``
+
+    Parameters
+    ----------
+    grad_output : (N, K, {result}) or (K, {result}) ndarray of float32 or float64
+        The gradient dy with respect to the result.
+
+    Returns
+    -------
+    (K,) ndarray
+        Of ``grad_output``'s dtype.
+
+    Raises
+    ------
+    TypeError
+        If ``grad_output`` is not an array of float32 or float64.
+    ValueError
+        If it has another number of axes.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv
+    >>> db = fastconv.conv{n}d_grad_bias(np.ones((2, 4) + (5,) * {n}))
+    >>> bool((db == 2 * 5**{n}).all())
+    True
+    """
+    backend_of({"grad_output": grad_output})
+    shape = batched_shape("grad_output", grad_output.shape, ndim)
+    # Pixels first: NumPy adds along a contiguous axis pairwise, so long sums lose little.
+    pixels = grad_output.reshape(*shape[:2], prod(shape[2:])).sum(axis=2)
+    return np.asarray(pixels.sum(axis=0))
+
+
+def conv_backward(
+    ndim: int,
+    grad_output: Array,
+    x: Array,
+    weight: Array,
+    stride: PerAxis = 1,
+    padding: Padding = 0,
+    dilation: PerAxis = 1,
+    groups: SupportsIndex = 1,
+    *,
+    needs: Needs = (True, True, True),
+    algorithm: str = "auto",
+) -> Gradients:
+    """Gradients with respect to images, filters and bias in one call.
+
+    Parameters
+    ----------
+    grad_output : (N, K, {result}) or (K, {result}) ndarray of float32 or float64
+        The gradient dy with respect to the result of ``conv{n}d``.
+    x : (N, C, {spatial}) or (C, {spatial}) ndarray
+        Images, of the same dtype.
+    weight : (K, C/groups, {kernel}) ndarray
+        Filters, of the same dtype.
+    {geometry}
+    needs : 3 booleans, default (True, True, True)
+        Which gradients are wanted; the others are not computed.
+    {algorithm}
+
+    Returns
+    -------
+    dx, dw, db : ndarray or None
+        Of the shapes of ``x``, ``weight`` and the bias, (K,); None where not wanted.
+
+    Raises
+    ------
+    {raises}
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv
+    >>> x, weight = np.ones((1, 2) + (5,) * {n}), np.ones((3, 2) + (3,) * {n})
+    >>> dy = np.ones((1, 3) + (3,) * {n})
+    >>> dx, dw, db = fastconv.conv{n}d_backward(dy, x, weight, needs=(False, True, True))
+    >>> dx is None, dw.shape == weight.shape, db.shape
+    (True, True, (3,))
+    """
+    backend = backend_of({"grad_output": grad_output, "x": x, "weight": weight})
+    g = _conv_geometry(ndim, x.shape, weight.shape, stride, padding, dilation, groups)
+    check_grad_output(grad_output, image_shape(g.y_shape, ndim, x.shape))
+    of_x, of_weight, of_bias = check_needs(needs)
+    choose(algorithm)
+    dy = grad_output
+    return (
+        run_grad_input(backend, g, dy, weight, None, x.shape, algorithm, None) if of_x else None,
+        run_grad_weight(backend, g, dy, x, weight.shape, algorithm, None) if of_weight else None,
+        conv_grad_bias(ndim, dy) if of_bias else None,
+    )
+
+
+conv1d, conv2d, conv3d = ranks(conv)
+conv1d_grad_input, conv2d_grad_input, conv3d_grad_input = ranks(conv_grad_input)
+conv1d_grad_weight, conv2d_grad_weight, conv3d_grad_weight = ranks(conv_grad_weight)
+conv1d_grad_bias, conv2d_grad_bias, conv3d_grad_bias = ranks(conv_grad_bias)
+conv1d_backward, conv2d_backward, conv3d_backward = ranks(conv_backward)

@@ -1,0 +1,355 @@
+"""The shapes of a convolution: output sizes, padding forms, and every error about them.
+
+Letters, used the same way everywhere: N batch, C input channels, K output channels, G groups; input
+D H W, output O P Q, filter T R S. Inside the package every convolution has three spatial axes: 1-D
+and 2-D ones get leading axes of length 1.
+"""
+
+import operator
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from math import gcd, prod
+from typing import SupportsIndex
+
+from .ranks import FILTER_AXES, IMAGE_AXES
+
+Ints = tuple[int, ...]
+PerAxis = SupportsIndex | Sequence[SupportsIndex]
+Padding = str | SupportsIndex | Sequence[SupportsIndex] | Sequence[Sequence[SupportsIndex]]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of ``grad_input`` that is an ordinary correlation of stride 1.
+
+    ``out[place]`` is the correlation of ``grad_output``, with ``before`` zeros ahead of each axis,
+    with the flipped sub-filter ``weight[taps]``. A phase that no tap reaches has no ``taps``.
+    """
+
+    place: tuple[slice, ...]
+    taps: tuple[slice, ...] | None
+    before: Ints
+    dilation: Ints
+
+
+@dataclass(frozen=True)
+class ConvGeometry:
+    """The forward map of one call, all spatial tuples (d, h, w).
+
+    For a transposed convolution it describes the forward map whose gradient that is.
+    """
+
+    batch: int
+    groups: int
+    in_channels: int
+    out_channels: int
+    input: Ints
+    kernel: Ints
+    output: Ints
+    stride: Ints
+    before: Ints
+    after: Ints
+    dilation: Ints
+
+    @cached_property
+    def x_shape(self) -> Ints:
+        """(N, G, C/G, D, H, W)"""
+        return (self.batch, self.groups, self.in_channels // self.groups, *self.input)
+
+    @cached_property
+    def weight_shape(self) -> Ints:
+        """(G, K/G, C/G, T, R, S)"""
+        return (self.groups, self.out_channels // self.groups, *self.x_shape[2:3], *self.kernel)
+
+    @cached_property
+    def y_shape(self) -> Ints:
+        """(N, G, K/G, O, P, Q)"""
+        return (self.batch, self.groups, self.out_channels // self.groups, *self.output)
+
+    @cached_property
+    def operations(self) -> int:
+        """Multiplications and additions of any of the three maps, those with padding included."""
+        return 2 * prod(self.y_shape) * prod(self.weight_shape[2:])
+
+    @cached_property
+    def phases(self) -> tuple[Phase, ...]:
+        """How ``grad_input`` splits into correlations of stride 1: prod(stride) of them.
+
+        Along one axis, input pixel ``h`` meets tap ``r`` at output pixel
+        ``(h + before - r*dilation) / stride`` where that is whole. All pixels
+        ``h = first + i*stride`` meet the same taps, ``step`` apart, so that, with the taps taken
+        backwards, the sum over them is a correlation.
+        """
+        axes = []
+        for n, r, s, b, dil in zip(
+            self.input, self.kernel, self.stride, self.before, self.dilation, strict=True
+        ):
+            step = s // gcd(s, dil)
+            axis = []
+            for first in range(min(s, n)):
+                met = [tap for tap in range(r) if (first + b - tap * dil) % s == 0]
+                taps = slice(met[-1], None, -step) if met else None
+                before = (met[-1] * dil - first - b) // s if met else 0
+                axis.append((slice(first, None, s), taps, before, dil // gcd(s, dil)))
+            axes.append(axis)
+        return tuple(
+            Phase(
+                (..., d[0], h[0], w[0]),  # type: ignore[arg-type]
+                None if None in (d[1], h[1], w[1]) else (..., d[1], h[1], w[1]),  # type: ignore[arg-type]
+                (d[2], h[2], w[2]),
+                (d[3], h[3], w[3]),
+            )
+            for d in axes[0]
+            for h in axes[1]
+            for w in axes[2]
+        )
+
+
+def per_axis(name: str, value: PerAxis, ndim: int, least: int) -> Ints:
+    """``value``, one integer or one for each axis, as a tuple; ``least`` is the smallest allowed.
+
+    >>> per_axis("stride", 2, ndim=2, least=1)
+    (2, 2)
+    """
+    if _is_integer(value):
+        numbers = (operator.index(value),) * ndim  # type: ignore[arg-type]
+    else:
+        numbers = _integers(name, value)
+        if len(numbers) != ndim:
+            raise ValueError(
+                f"{name} must be one integer or {ndim}, one for each spatial axis, got {value!r}"
+            )
+    if min(numbers) < least:
+        raise ValueError(f"{name} must be at least {least} along every axis, got {value!r}")
+    return numbers
+
+
+def positive(name: str, value: SupportsIndex) -> int:
+    """``value`` as an integer, at least 1."""
+    if not _is_integer(value):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if operator.index(value) < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+    return operator.index(value)
+
+
+def _is_integer(value: object) -> bool:
+    if type(value) is int:
+        return True
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+        return False
+    try:
+        operator.index(value)  # which an array of several numbers has and fails at
+    except TypeError:
+        return False
+    return True
+
+
+def _sequence(name: str, value: object) -> tuple[object, ...]:
+    if isinstance(value, str) or not (hasattr(value, "__len__") and hasattr(value, "__getitem__")):
+        raise TypeError(f"{name} must be an integer or a sequence of integers, got {value!r}")
+    return tuple(value)  # type: ignore[arg-type]
+
+
+def _integers(name: str, value: object) -> Ints:
+    numbers = _sequence(name, value)
+    if not all(_is_integer(number) for number in numbers):
+        raise TypeError(f"{name} must be made of integers, got {value!r}")
+    return tuple([operator.index(number) for number in numbers])  # type: ignore[arg-type]
+
+
+PaddingForm = str | tuple[tuple[int, int], ...]
+
+
+def padding_form(padding: Padding, ndim: int) -> PaddingForm:
+    """``padding`` as "same", "valid", or a pair (before, after) for each axis.
+
+    >>> padding_form((1, (2, 0)), ndim=2)
+    ((1, 1), (2, 0))
+    """
+    if isinstance(padding, str):
+        if padding not in ("same", "valid"):
+            raise ValueError(
+                'padding must be "same", "valid", an integer, or one integer or pair'
+                f" (before, after) for each axis, got {padding!r}"
+            )
+        return padding
+    if _is_integer(padding):
+        return (per_axis("padding", padding, 2, 0),) * ndim  # type: ignore[arg-type, return-value]
+    axes = _sequence("padding", padding)
+    if len(axes) != ndim:
+        raise ValueError(
+            f"padding must have {ndim} entries, one for each spatial axis, got {padding!r}"
+        )
+    return tuple([per_axis("padding", axis, 2, 0) for axis in axes])  # type: ignore[arg-type, misc]
+
+
+def batched_shape(name: str, shape: Ints, ndim: int) -> Ints:
+    """(N, C, *spatial) of an image that may lack the batch axis."""
+    if len(shape) == ndim + 1:
+        return (1, *shape)
+    if len(shape) != ndim + 2:
+        raise ValueError(
+            f"{name} must have {ndim + 2} axes (N, C, {IMAGE_AXES[ndim]}), or {ndim + 1} without"
+            f" the batch, got shape {shape}"
+        )
+    return shape
+
+
+def shape_tuple(name: str, shape: Sequence[SupportsIndex]) -> Ints:
+    """A shape argument as a tuple of non-negative integers."""
+    numbers = _integers(name, shape)
+    if any(number < 0 for number in numbers):
+        raise ValueError(f"{name} must not have negative entries, got {numbers}")
+    return numbers
+
+
+def _check_weight(name: str, shape: Ints, ndim: int, axes: str) -> None:
+    if len(shape) != ndim + 2:
+        raise ValueError(
+            f"{name} must have {ndim + 2} axes ({axes}, {FILTER_AXES[ndim]}), got shape {shape}"
+        )
+    if 0 in shape:
+        raise ValueError(f"{name} must not have axes of length 0, got shape {shape}")
+
+
+def _check_image(name: str, shape: Ints) -> None:
+    if 0 in shape[1:]:
+        raise ValueError(f"{name} may be empty along the batch axis only, got shape {shape}")
+
+
+def _three(values: Ints, fill: int) -> Ints:
+    return (fill,) * (3 - len(values)) + values
+
+
+def _check_size(shape: Ints) -> None:
+    # The largest dtype has 8 bytes.
+    if prod(shape) > sys.maxsize // 8:
+        raise ValueError(f"the result would have shape {shape}, more than memory can address")
+
+
+@lru_cache(maxsize=1024)
+def conv_geometry(
+    ndim: int,
+    x_shape: Ints,
+    weight_shape: Ints,
+    stride: Ints,
+    padding: PaddingForm,
+    dilation: Ints,
+    groups: int,
+    x_name: str = "x",
+    weight_name: str = "weight",
+) -> ConvGeometry:
+    """Geometry of the forward map of ``x`` (N, C, *spatial) with ``weight`` (K, C/G, *kernel).
+
+    The names are those under which the caller knows the two shapes.
+    """
+    _check_weight(weight_name, weight_shape, ndim, "K, C/groups")
+    _check_image(x_name, x_shape)
+    channels = x_shape[1]
+    if channels % groups or weight_shape[0] % groups:
+        raise ValueError(
+            f"groups must divide the input channels, {channels}, and the output channels,"
+            f" {weight_shape[0]}, got {groups}"
+        )
+    if weight_shape[1] * groups != channels:
+        raise ValueError(
+            f"{weight_name} must have {channels} / {groups} = {channels // groups} input channels"
+            f" to match {x_name} of shape {x_shape} in {groups} groups, got shape {weight_shape}"
+        )
+    extents, kernel = x_shape[2:], weight_shape[2:]
+    reach = tuple([(r - 1) * d + 1 for r, d in zip(kernel, dilation, strict=True)])
+    if padding == "same":
+        output = tuple([-(-n // s) for n, s in zip(extents, stride, strict=True)])
+        total = [
+            max((p - 1) * s + r - n, 0)
+            for p, s, r, n in zip(output, stride, reach, extents, strict=True)
+        ]
+        pairs: tuple[tuple[int, int], ...] = tuple([(t // 2, t - t // 2) for t in total])
+    else:
+        pairs = ((0, 0),) * ndim if isinstance(padding, str) else padding
+        room = [n + sum(pair) - r for n, pair, r in zip(extents, pairs, reach, strict=True)]
+        if min(room) < 0:
+            padded = tuple([n + sum(pair) for n, pair in zip(extents, pairs, strict=True)])
+            raise ValueError(
+                f"{weight_name} of shape {weight_shape} with dilation {dilation} spans {reach},"
+                f" more than the padded {x_name} of {padded}"
+            )
+        output = tuple([free // s + 1 for free, s in zip(room, stride, strict=True)])
+    _check_size((x_shape[0], weight_shape[0], *output))
+    return ConvGeometry(
+        x_shape[0],
+        groups,
+        channels,
+        weight_shape[0],
+        _three(extents, 1),
+        _three(kernel, 1),
+        _three(output, 1),
+        _three(stride, 1),
+        _three(tuple([pair[0] for pair in pairs]), 0),
+        _three(tuple([pair[1] for pair in pairs]), 0),
+        _three(dilation, 1),
+    )
+
+
+@lru_cache(maxsize=1024)
+def transposed_geometry(
+    ndim: int,
+    x_shape: Ints,
+    weight_shape: Ints,
+    stride: Ints,
+    padding: PaddingForm,
+    output_padding: Ints,
+    groups: int,
+    dilation: Ints,
+    x_name: str = "x",
+    weight_name: str = "weight",
+) -> ConvGeometry:
+    """Geometry of the forward map whose ``grad_input`` is a transposed convolution.
+
+    That map goes from the transposed convolution's result back to its input ``x`` (N, C, *spatial),
+    with the same ``weight`` (C, K/G, *kernel): C and K keep the meaning they have for the caller.
+    """
+    _check_weight(weight_name, weight_shape, ndim, "C, K/groups")
+    _check_image(x_name, x_shape)
+    channels = x_shape[1]
+    if channels % groups:
+        raise ValueError(f"groups must divide the input channels, {channels}, got {groups}")
+    if weight_shape[0] != channels:
+        raise ValueError(
+            f"{weight_name} must have {channels} input channels on its first axis to match"
+            f" {x_name} of shape {x_shape}, got shape {weight_shape}"
+        )
+    for extra, s, d in zip(output_padding, stride, dilation, strict=True):
+        if extra >= max(s, d):
+            raise ValueError(
+                "output_padding must be smaller than stride or dilation along every axis, got"
+                f" {output_padding} with stride {stride} and dilation {dilation}"
+            )
+    extents, kernel = x_shape[2:], weight_shape[2:]
+    reach = tuple([(r - 1) * d + 1 for r, d in zip(kernel, dilation, strict=True)])
+    if padding == "same":
+        if any(output_padding):
+            raise ValueError(f'output_padding must be 0 with padding="same", got {output_padding}')
+        result = tuple([n * s for n, s in zip(extents, stride, strict=True)])
+    else:
+        pairs = ((0, 0),) * ndim if isinstance(padding, str) else padding
+        result = tuple(
+            [
+                (n - 1) * s + r - sum(pair) + extra
+                for n, s, r, pair, extra in zip(
+                    extents, stride, reach, pairs, output_padding, strict=True
+                )
+            ]
+        )
+        if min(result) < 1:
+            raise ValueError(
+                f"padding {padding} leaves nothing of the result: its extents would be {result}"
+            )
+    full = (x_shape[0], weight_shape[1] * groups, *result)
+    _check_size(full)
+    geometry = conv_geometry(ndim, full, weight_shape, stride, padding, dilation, groups)
+    # output_padding of a stride or more leaves room for windows that have no counterpart in x.
+    return replace(geometry, output=_three(extents, 1))

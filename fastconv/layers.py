@@ -1,0 +1,320 @@
+"""Convolution as layers that hold their filters and gradients, for a training loop of your own.
+
+y = layer.forward(x)
+dx = layer.backward(dy)         # fills layer.grads
+layer.weight -= rate * layer.grads["weight"]
+"""
+
+from math import prod, sqrt
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from . import functional, transposed
+from .dispatch import DTYPES
+from .geometry import Ints, Padding, PerAxis, padding_form, per_axis, positive
+
+Array = NDArray[Any]
+
+
+class _Layer:
+    """What all layers share: parameters, the input kept for ``backward``, gradients."""
+
+    ndim: ClassVar[int]
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        weight_channels: tuple[int, int],
+        kernel_size: PerAxis,
+        stride: PerAxis,
+        padding: Padding,
+        dilation: PerAxis,
+        groups: int,
+        bias: bool,
+        dtype: DTypeLike,
+        rng: np.random.Generator | int | None,
+    ) -> None:
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.kernel_size = per_axis("kernel_size", kernel_size, self.ndim, 1)
+        self.stride = per_axis("stride", stride, self.ndim, 1)
+        self.padding = padding_form(padding, self.ndim)
+        self.dilation = per_axis("dilation", dilation, self.ndim, 1)
+        self.groups = groups
+        self.training = True
+        self.grads: dict[str, Array] = {}
+        self._x: Array | None = None
+        if np.dtype(dtype) not in DTYPES:
+            raise TypeError(f"dtype must be float32 or float64, got {np.dtype(dtype)}")
+        # He initialisation: filters of standard deviation sqrt(2 / fan_in) keep the variance of
+        # activations through a ReLU (He et al., arXiv:1502.01852).
+        fan_in = in_channels // groups * prod(self.kernel_size)
+        shape = (*weight_channels, *self.kernel_size)
+        normal = np.random.default_rng(rng).standard_normal(shape)
+        self.weight: Array = (normal * sqrt(2 / fan_in)).astype(dtype)
+        self.bias: Array | None = np.zeros(out_channels, dtype) if bias else None
+
+    def train(self, mode: bool = True) -> None:
+        """Set training mode, in which ``forward`` keeps its input for ``backward``."""
+        self.training = mode
+        if not mode:
+            self._x = None
+
+    def eval(self) -> None:
+        """Set evaluation mode, in which ``forward`` keeps no reference to its input."""
+        self.train(False)
+
+    @property
+    def parameters(self) -> dict[str, Array]:
+        """The arrays to be trained, under the keys that ``grads`` uses."""
+        both = {"weight": self.weight, "bias": self.bias}
+        return {name: array for name, array in both.items() if array is not None}
+
+    def _keep(self, x: Array) -> None:
+        self._x = x if self.training else None
+
+    def _kept(self) -> Array:
+        if self._x is None:
+            raise RuntimeError(
+                f"{type(self).__name__}.backward needs the input of a forward call in training"
+                " mode before it"
+            )
+        return self._x
+
+    def _finish(self, gradients: functional.Gradients) -> Array:
+        dx, *rest = gradients
+        named = zip(("weight", "bias"), rest, strict=True)
+        self.grads = {name: array for name, array in named if array is not None}
+        assert dx is not None
+        return dx
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({self.in_channels}, {self.out_channels},"
+            f" kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding!r},"
+            f" dilation={self.dilation}, groups={self.groups}, bias={self.bias is not None})"
+        )
+
+
+class _Conv(_Layer):
+    """Convolution layer over {n} spatial axes.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        C and K.
+    kernel_size : int or {n} ints
+        Taps along each spatial axis.
+    stride, padding, dilation, groups
+        As in ``conv{n}d``.
+    bias : bool, default True
+        Whether to add a number to every output channel.
+    dtype : float32 or float64, default float32
+        Of the parameters, and so of inputs and results.
+    rng : numpy.random.Generator or int, optional
+        Source of the filters: He initialisation, normal with variance 2 / fan_in. The bias is zero.
+
+    Attributes
+    ----------
+    weight : (K, C/groups, *kernel_size) ndarray
+    bias : (K,) ndarray or None
+    grads : dict
+        After ``backward``: "weight" and, with a bias, "bias".
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a number is not an integer or out of range, or groups do not divide the channels.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv
+    >>> layer = fastconv.Conv{n}d(3, 8, kernel_size=3, padding=1, rng=0)
+    >>> y = layer.forward(np.ones((2, 3) + (6,) * {n}, np.float32))
+    >>> dx = layer.backward(np.ones_like(y))
+    >>> dx.shape == (2, 3) + (6,) * {n}, layer.grads["bias"].shape
+    (True, (8,))
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: PerAxis,
+        stride: PerAxis = 1,
+        padding: Padding = 0,
+        dilation: PerAxis = 1,
+        groups: int = 1,
+        bias: bool = True,
+        *,
+        dtype: DTypeLike = np.float32,
+        rng: np.random.Generator | int | None = None,
+    ) -> None:
+        channels = _channels(in_channels, out_channels, groups)
+        super().__init__(
+            in_channels,
+            out_channels,
+            (channels[1], channels[0] // groups),
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            bias,
+            dtype,
+            rng,
+        )
+
+    @property
+    def _geometry(self) -> tuple[Ints, Padding, Ints, int]:
+        return self.stride, self.padding, self.dilation, self.groups
+
+    def forward(self, x: Array) -> Array:
+        """The layer's result for ``x``, which is kept for ``backward`` in training mode."""
+        y = functional.conv(self.ndim, x, self.weight, self.bias, *self._geometry)
+        self._keep(x)
+        return y
+
+    def backward(self, grad_output: Array) -> Array:
+        """Gradient with respect to the last input; those of the parameters go to ``grads``."""
+        needs = (True, True, self.bias is not None)
+        return self._finish(
+            functional.conv_backward(
+                self.ndim, grad_output, self._kept(), self.weight, *self._geometry, needs=needs
+            )
+        )
+
+
+class _ConvTranspose(_Layer):
+    """Transposed convolution layer over {n} spatial axes.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        C and K.
+    kernel_size : int or {n} ints
+        Taps along each spatial axis.
+    stride, padding, output_padding, groups, dilation
+        As in ``conv_transpose{n}d``.
+    bias : bool, default True
+        Whether to add a number to every output channel.
+    dtype : float32 or float64, default float32
+        Of the parameters, and so of inputs and results.
+    rng : numpy.random.Generator or int, optional
+        Source of the filters: He initialisation, normal with variance 2 / fan_in. The bias is zero.
+
+    Attributes
+    ----------
+    weight : (C, K/groups, *kernel_size) ndarray
+    bias : (K,) ndarray or None
+    grads : dict
+        After ``backward``: "weight" and, with a bias, "bias".
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a number is not an integer or out of range, or groups do not divide the channels.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv
+    >>> layer = fastconv.ConvTranspose{n}d(3, 8, kernel_size=2, stride=2, rng=0)
+    >>> y = layer.forward(np.ones((2, 3) + (6,) * {n}, np.float32))
+    >>> y.shape == (2, 8) + (12,) * {n}
+    True
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: PerAxis,
+        stride: PerAxis = 1,
+        padding: Padding = 0,
+        output_padding: PerAxis = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: PerAxis = 1,
+        *,
+        dtype: DTypeLike = np.float32,
+        rng: np.random.Generator | int | None = None,
+    ) -> None:
+        channels = _channels(in_channels, out_channels, groups)
+        super().__init__(
+            in_channels,
+            out_channels,
+            (channels[0], channels[1] // groups),
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            bias,
+            dtype,
+            rng,
+        )
+        self.output_padding = per_axis("output_padding", output_padding, self.ndim, 0)
+
+    @property
+    def _geometry(self) -> tuple[Ints, Padding, Ints, int, Ints]:
+        return self.stride, self.padding, self.output_padding, self.groups, self.dilation
+
+    def forward(self, x: Array) -> Array:
+        """The layer's result for ``x``, which is kept for ``backward`` in training mode."""
+        y = transposed.conv_transpose(self.ndim, x, self.weight, self.bias, *self._geometry)
+        self._keep(x)
+        return y
+
+    def backward(self, grad_output: Array) -> Array:
+        """Gradient with respect to the last input; those of the parameters go to ``grads``."""
+        needs = (True, True, self.bias is not None)
+        return self._finish(
+            transposed.conv_transpose_backward(
+                self.ndim, grad_output, self._kept(), self.weight, *self._geometry, needs=needs
+            )
+        )
+
+
+def _channels(in_channels: int, out_channels: int, groups: int) -> tuple[int, int]:
+    positive("in_channels", in_channels)
+    positive("out_channels", out_channels)
+    positive("groups", groups)
+    if in_channels % groups or out_channels % groups:
+        raise ValueError(
+            f"groups must divide in_channels, {in_channels}, and out_channels, {out_channels}, got"
+            f" {groups}"
+        )
+    return in_channels, out_channels
+
+
+class Conv1d(_Conv):
+    ndim = 1
+    __doc__ = (_Conv.__doc__ or "").replace("{n}", "1")
+
+
+class Conv2d(_Conv):
+    ndim = 2
+    __doc__ = (_Conv.__doc__ or "").replace("{n}", "2")
+
+
+class Conv3d(_Conv):
+    ndim = 3
+    __doc__ = (_Conv.__doc__ or "").replace("{n}", "3")
+
+
+class ConvTranspose1d(_ConvTranspose):
+    ndim = 1
+    __doc__ = (_ConvTranspose.__doc__ or "").replace("{n}", "1")
+
+
+class ConvTranspose2d(_ConvTranspose):
+    ndim = 2
+    __doc__ = (_ConvTranspose.__doc__ or "").replace("{n}", "2")
+
+
+class ConvTranspose3d(_ConvTranspose):
+    ndim = 3
+    __doc__ = (_ConvTranspose.__doc__ or "").replace("{n}", "3")

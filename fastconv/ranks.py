@@ -1,0 +1,98 @@
+"""One definition for 1, 2 and 3 spatial axes: the functions that the public ones are made of.
+
+``ranks(f)`` turns ``f(ndim, x, ...)`` into three functions without ``ndim``, their docstrings made
+from that of ``f`` by filling in the words below.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Concatenate, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+IMAGE_AXES = {1: "W", 2: "H, W", 3: "D, H, W"}
+RESULT_AXES = {1: "Q", 2: "P, Q", 3: "O, P, Q"}
+FILTER_AXES = {1: "S", 2: "R, S", 3: "T, R, S"}
+
+_GEOMETRY = """stride : int or {n} ints, default 1
+    Pixels of ``x`` from one window to the next, along each spatial axis.
+padding : int, {n} ints, {n} pairs (before, after), "same" or "valid", default 0
+    Zeros put around ``x``, in pixels. "valid" is none; "same" as many as give
+    ceil(extent / stride) windows, the odd one after.
+dilation : int or {n} ints, default 1
+    Pixels of ``x`` from one tap to the next.
+groups : int, default 1
+    Parts into which the channels are cut, each with filters of its own; C groups make a
+    depthwise convolution."""
+
+_TRANSPOSED = """stride : int or {n} ints, default 1
+    Pixels of the result from one pixel of ``x`` to the next, along each spatial axis.
+padding : int, {n} ints, {n} pairs (before, after), "same" or "valid", default 0
+    Pixels cut off the result, as the padding of the convolution whose gradient this is. "valid" is
+    none; "same" as many as leave extent * stride.
+output_padding : int or {n} ints, default 0
+    Pixels added after the result; less than stride or dilation.
+groups : int, default 1
+    Parts into which the channels are cut, each with filters of its own.
+dilation : int or {n} ints, default 1
+    Pixels of the result from one tap to the next."""
+
+_ALGORITHM = """algorithm : {{"auto", "direct", "reference"}}, default "auto"
+    "direct" packs the operands and runs one register-tiled micro-kernel; "reference" runs the
+    formula as literal loops."""
+
+_OUT = """out : ndarray, optional
+    Array of the result's shape and dtype to write to, of any strides; it must share no memory with
+    an input. By default a new one."""
+
+_RAISES = """TypeError
+    If an argument is not an array, a dtype is neither float32 nor float64 or differs from the
+    others, or a number is not an integer.
+ValueError
+    If a shape does not fit, a number is out of range, the filter is larger than the padded image,
+    or ``out`` or ``algorithm`` cannot serve. Nothing is written then."""
+
+
+def _public_name(name: str, ndim: int) -> str:
+    family = "conv_transpose" if name.startswith("conv_transpose") else "conv"
+    return f"{family}{ndim}d{name.removeprefix(family)}"
+
+
+def _docstring(template: str, ndim: int) -> str:
+    words = {
+        "n": str(ndim),
+        "spatial": IMAGE_AXES[ndim],
+        "result": RESULT_AXES[ndim],
+        "kernel": FILTER_AXES[ndim],
+    }
+    texts = {
+        "geometry": _GEOMETRY,
+        "transposed": _TRANSPOSED,
+        "algorithm": _ALGORITHM,
+        "out": _OUT,
+        "raises": _RAISES,
+    }
+    filled = {key: text.format(**words) for key, text in texts.items()}
+    return template.format(**words, **filled)
+
+
+def ranks(
+    function: Callable[Concatenate[int, P], R],
+) -> tuple[Callable[P, R], Callable[P, R], Callable[P, R]]:
+    """The 1-D, 2-D and 3-D functions of one that takes the number of spatial axes first."""
+    signature = inspect.signature(function)
+    rest = signature.replace(parameters=list(signature.parameters.values())[1:])
+
+    def ranked(ndim: int) -> Callable[P, R]:
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            return function(ndim, *args, **kwargs)
+
+        call.__name__ = call.__qualname__ = _public_name(function.__name__, ndim)
+        call.__doc__ = _docstring(inspect.cleandoc(function.__doc__ or ""), ndim)
+        vars(call)["__signature__"] = rest
+        return call
+
+    return ranked(1), ranked(2), ranked(3)

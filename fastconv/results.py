@@ -1,0 +1,71 @@
+"""The array a result is written to: a fresh one, or the caller's ``out`` if that is safe."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .geometry import Ints
+
+Array = NDArray[Any]
+
+
+def result_like(
+    x: Array, shape: Ints, out: Array | None, inputs: tuple[Array | None, ...]
+) -> Array:
+    """``out``, or a new array of this shape and ``x``'s dtype.
+
+    Raises
+    ------
+    TypeError
+        If ``out`` is not an array.
+    ValueError
+        If ``out`` has another shape or dtype, cannot be written, or shares memory with an input or
+        itself.
+    """
+    if out is None:
+        return np.empty(shape, x.dtype)
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out must be a NumPy array, got {type(out).__qualname__}")
+    if out.dtype != x.dtype:
+        raise ValueError(f"out must be {x.dtype}, got {out.dtype}")
+    if out.shape != shape:
+        raise ValueError(f"out must have shape {shape}, got {out.shape}")
+    if not out.flags.writeable:
+        raise ValueError("out must be writeable, got a read-only array")
+    if not out.flags.aligned:
+        raise ValueError("out must be aligned to its dtype, got an unaligned array")
+    if _overlaps_itself(out):
+        raise ValueError(
+            "out must have distinct elements, got an array whose elements share memory, of strides"
+            f" {out.strides}"
+        )
+    if any(array is not None and _share_memory(out, array) for array in inputs):
+        raise ValueError("out must not share memory with an input")
+    return out
+
+
+def _share_memory(a: Array, b: Array) -> bool:
+    if not np.may_share_memory(a, b):  # the bounds alone: nearly always enough
+        return False
+    try:
+        return np.shares_memory(a, b, max_work=10_000)  # type: ignore[arg-type]
+    except np.exceptions.TooHardError:
+        return True
+
+
+def _overlaps_itself(x: Array) -> bool:
+    """Whether some axis steps by less than the axes inside it span; true of every overlap."""
+    if x.size == 0:
+        return False
+    reach = x.itemsize
+    axes = sorted(
+        (abs(stride), extent)
+        for stride, extent in zip(x.strides, x.shape, strict=True)
+        if extent > 1
+    )
+    for stride, extent in axes:
+        if stride < reach:
+            return True
+        reach += stride * (extent - 1)
+    return False

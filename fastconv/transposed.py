@@ -1,0 +1,324 @@
+"""Transposed convolution as functions: the three maps with input and result exchanged.
+
+A transposed convolution *is* the gradient of a convolution with respect to its input; its own
+gradients are that convolution and its gradient with respect to the filters.
+"""
+
+from collections.abc import Sequence
+from typing import Any, SupportsIndex
+
+from numpy.typing import NDArray
+
+from .dispatch import backend_of
+from .functional import (
+    Gradients,
+    Needs,
+    check_grad_output,
+    check_needs,
+    conv_grad_bias,
+    image_shape,
+    run_forward,
+    run_grad_input,
+    run_grad_weight,
+)
+from .geometry import (
+    ConvGeometry,
+    Ints,
+    Padding,
+    PerAxis,
+    batched_shape,
+    padding_form,
+    per_axis,
+    positive,
+    shape_tuple,
+    transposed_geometry,
+)
+from .plan import choose
+from .ranks import ranks
+
+Array = NDArray[Any]
+
+
+def _transposed_geometry(
+    ndim: int,
+    x_shape: Ints,
+    weight_shape: Ints,
+    stride: PerAxis,
+    padding: Padding,
+    output_padding: PerAxis,
+    groups: SupportsIndex,
+    dilation: PerAxis,
+    x_name: str = "x",
+    weight_name: str = "weight",
+) -> ConvGeometry:
+    return transposed_geometry(
+        ndim,
+        batched_shape(x_name, x_shape, ndim),
+        weight_shape,
+        per_axis("stride", stride, ndim, 1),
+        padding_form(padding, ndim),
+        per_axis("output_padding", output_padding, ndim, 0),
+        positive("groups", groups),
+        per_axis("dilation", dilation, ndim, 1),
+        x_name,
+        weight_name,
+    )
+
+
+def conv_transpose(
+    ndim: int,
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    stride: PerAxis = 1,
+    padding: Padding = 0,
+    output_padding: PerAxis = 0,
+    groups: SupportsIndex = 1,
+    dilation: PerAxis = 1,
+    *,
+    algorithm: str = "auto",
+    out: Array | None = None,
+) -> Array:
+    """Transposed convolution: the gradient of a convolution, used as a layer of its own.
+
+    ``y[n,k,h] = bias[k] + sum_c sum_r x[n, c, (h + padding - r*dilation) / stride] weight[c,k,r]``
+    over whole quotients, c running over the channels of k's group.
+
+    Parameters
+    ----------
+    x : (N, C, {spatial}) or (C, {spatial}) ndarray of float32 or float64
+        Images; without the batch axis, so is the result.
+    weight : (C, K/groups, {kernel}) ndarray
+        Filters, of the same dtype.
+    bias : (K,) ndarray, optional
+        Added to every pixel of its output channel.
+    {transposed}
+    {algorithm}
+    {out}
+
+    Returns
+    -------
+    (N, K, {result}) or (K, {result}) ndarray
+        Of ``x``'s dtype; an extent is
+        ``(extent - 1)*stride + (taps - 1)*dilation + 1 - padding + output_padding``.
+
+    Raises
+    ------
+    {raises}
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv
+    >>> x = np.ones((1, 3) + (8,) * {n}, np.float32)
+    >>> weight = np.ones((3, 4) + (2,) * {n}, np.float32)
+    >>> fastconv.conv_transpose{n}d(x, weight, stride=2).shape == (1, 4) + (16,) * {n}
+    True
+    """
+    backend = backend_of({"x": x, "weight": weight, "bias": bias})
+    g = _transposed_geometry(
+        ndim, x.shape, weight.shape, stride, padding, output_padding, groups, dilation
+    )
+    shape = image_shape(g.x_shape, ndim, x.shape)
+    return run_grad_input(backend, g, x, weight, bias, shape, algorithm, out)
+
+
+def conv_transpose_grad_input(
+    ndim: int,
+    grad_output: Array,
+    weight: Array,
+    input_shape: Sequence[SupportsIndex],
+    stride: PerAxis = 1,
+    padding: Padding = 0,
+    output_padding: PerAxis = 0,
+    groups: SupportsIndex = 1,
+    dilation: PerAxis = 1,
+    *,
+    algorithm: str = "auto",
+    out: Array | None = None,
+) -> Array:
+    """Gradient of a loss with respect to the input of a transposed convolution.
+
+    It is ``conv{n}d`` of ``grad_output`` with the same filters.
+
+    Parameters
+    ----------
+    grad_output : (N, K, {result}) or (K, {result}) ndarray of float32 or float64
+        The gradient with respect to the result of ``conv_transpose{n}d``.
+    weight : (C, K/groups, {kernel}) ndarray
+        Filters, of the same dtype.
+    input_shape : tuple of ints
+        Shape of ``x``: (N, C, {spatial}) or (C, {spatial}).
+    {transposed}
+    {algorithm}
+    {out}
+
+    Returns
+    -------
+    ndarray of ``input_shape``
+        Of ``grad_output``'s dtype.
+
+    Raises
+    ------
+    {raises}
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv
+    >>> dy, weight = np.ones((1, 4) + (16,) * {n}), np.ones((3, 4) + (2,) * {n})
+    >>> shape = (1, 3) + (8,) * {n}
+    >>> dx = fastconv.conv_transpose{n}d_grad_input(dy, weight, shape, stride=2)
+    >>> dx.shape == shape
+    True
+    """
+    backend = backend_of({"grad_output": grad_output, "weight": weight})
+    shape = shape_tuple("input_shape", input_shape)
+    g = _transposed_geometry(
+        ndim,
+        shape,
+        weight.shape,
+        stride,
+        padding,
+        output_padding,
+        groups,
+        dilation,
+        x_name="input_shape",
+    )
+    check_grad_output(grad_output, image_shape(g.x_shape, ndim, shape))
+    return run_forward(backend, g, grad_output, weight, None, shape, algorithm, out)
+
+
+def conv_transpose_grad_weight(
+    ndim: int,
+    grad_output: Array,
+    x: Array,
+    weight_shape: Sequence[SupportsIndex],
+    stride: PerAxis = 1,
+    padding: Padding = 0,
+    output_padding: PerAxis = 0,
+    groups: SupportsIndex = 1,
+    dilation: PerAxis = 1,
+    *,
+    algorithm: str = "auto",
+    out: Array | None = None,
+) -> Array:
+    """Gradient of a loss with respect to the filters of a transposed convolution.
+
+    Parameters
+    ----------
+    grad_output : (N, K, {result}) or (K, {result}) ndarray of float32 or float64
+        The gradient with respect to the result of ``conv_transpose{n}d``.
+    x : (N, C, {spatial}) or (C, {spatial}) ndarray
+        Images, of the same dtype.
+    weight_shape : tuple of ints
+        Shape of the filters: (C, K/groups, {kernel}).
+    {transposed}
+    {algorithm}
+    {out}
+
+    Returns
+    -------
+    ndarray of ``weight_shape``
+        Of ``x``'s dtype; summed over the batch.
+
+    Raises
+    ------
+    {raises}
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv
+    >>> x, dy = np.ones((1, 3) + (8,) * {n}), np.ones((1, 4) + (16,) * {n})
+    >>> shape = (3, 4) + (2,) * {n}
+    >>> dw = fastconv.conv_transpose{n}d_grad_weight(dy, x, shape, stride=2)
+    >>> dw.shape == shape
+    True
+    """
+    backend = backend_of({"grad_output": grad_output, "x": x})
+    shape = shape_tuple("weight_shape", weight_shape)
+    g = _transposed_geometry(
+        ndim,
+        x.shape,
+        shape,
+        stride,
+        padding,
+        output_padding,
+        groups,
+        dilation,
+        weight_name="weight_shape",
+    )
+    check_grad_output(grad_output, image_shape(g.x_shape, ndim, x.shape))
+    return run_grad_weight(backend, g, x, grad_output, shape, algorithm, out)
+
+
+def conv_transpose_backward(
+    ndim: int,
+    grad_output: Array,
+    x: Array,
+    weight: Array,
+    stride: PerAxis = 1,
+    padding: Padding = 0,
+    output_padding: PerAxis = 0,
+    groups: SupportsIndex = 1,
+    dilation: PerAxis = 1,
+    *,
+    needs: Needs = (True, True, True),
+    algorithm: str = "auto",
+) -> Gradients:
+    """Gradients with respect to input, filters and bias of a transposed convolution in one call.
+
+    Parameters
+    ----------
+    grad_output : (N, K, {result}) or (K, {result}) ndarray of float32 or float64
+        The gradient with respect to the result of ``conv_transpose{n}d``.
+    x : (N, C, {spatial}) or (C, {spatial}) ndarray
+        Images, of the same dtype.
+    weight : (C, K/groups, {kernel}) ndarray
+        Filters, of the same dtype.
+    {transposed}
+    needs : 3 booleans, default (True, True, True)
+        Which gradients are wanted; the others are not computed.
+    {algorithm}
+
+    Returns
+    -------
+    dx, dw, db : ndarray or None
+        Of the shapes of ``x``, ``weight`` and the bias, (K,); None where not wanted.
+
+    Raises
+    ------
+    {raises}
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv
+    >>> x, weight = np.ones((1, 3) + (4,) * {n}), np.ones((3, 2) + (2,) * {n})
+    >>> dy = np.ones((1, 2) + (8,) * {n})
+    >>> dx, dw, db = fastconv.conv_transpose{n}d_backward(dy, x, weight, stride=2)
+    >>> dx.shape == x.shape, dw.shape == weight.shape, db.shape
+    (True, True, (2,))
+    """
+    backend = backend_of({"grad_output": grad_output, "x": x, "weight": weight})
+    g = _transposed_geometry(
+        ndim, x.shape, weight.shape, stride, padding, output_padding, groups, dilation
+    )
+    check_grad_output(grad_output, image_shape(g.x_shape, ndim, x.shape))
+    of_x, of_weight, of_bias = check_needs(needs)
+    choose(algorithm)
+    dy = grad_output
+    return (
+        run_forward(backend, g, dy, weight, None, x.shape, algorithm, None) if of_x else None,
+        run_grad_weight(backend, g, x, dy, weight.shape, algorithm, None) if of_weight else None,
+        conv_grad_bias(ndim, dy) if of_bias else None,
+    )
+
+
+conv_transpose1d, conv_transpose2d, conv_transpose3d = ranks(conv_transpose)
+conv_transpose1d_grad_input, conv_transpose2d_grad_input, conv_transpose3d_grad_input = ranks(
+    conv_transpose_grad_input
+)
+conv_transpose1d_grad_weight, conv_transpose2d_grad_weight, conv_transpose3d_grad_weight = ranks(
+    conv_transpose_grad_weight
+)
+conv_transpose1d_backward, conv_transpose2d_backward, conv_transpose3d_backward = ranks(
+    conv_transpose_backward
+)

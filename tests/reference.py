@@ -1,0 +1,120 @@
+"""The oracle: convolution in plain NumPy and float64, independent of the package.
+
+It works by another way than the package does: pad, view all windows, and contract with einsum.
+Gradients are read off the same windows, the one of the input by scattering, tap by tap.
+"""
+
+import itertools
+
+import numpy as np
+
+LETTERS = "uvwxyz"
+
+
+def pairs_of(padding, extents, reach, stride):
+    """Padding as (before, after) pairs, by the definitions of "same" and "valid"."""
+    ndim = len(extents)
+    if padding == "valid":
+        return [(0, 0)] * ndim
+    if padding == "same":
+        total = [
+            max((-(-n // s) - 1) * s + r - n, 0)
+            for n, r, s in zip(extents, reach, stride, strict=True)
+        ]
+        return [(t // 2, t - t // 2) for t in total]
+    if isinstance(padding, int):
+        return [(padding, padding)] * ndim
+    return [(p, p) if isinstance(p, int) else tuple(p) for p in padding]
+
+
+def tuple_of(value, ndim):
+    return (value,) * ndim if isinstance(value, int) else tuple(value)
+
+
+def grouped_channels(x, groups):
+    """(N, C, ...) as (N, G, C/G, ...) in float64."""
+    return x.astype(np.float64).reshape(x.shape[0], groups, x.shape[1] // groups, *x.shape[2:])
+
+
+class Windows:
+    """All windows of a padded image: a view (N, G, C/G, *pixels, *taps)."""
+
+    def __init__(self, x, kernel, stride, padding, dilation, groups):
+        ndim = len(kernel)
+        stride, dilation = tuple_of(stride, ndim), tuple_of(dilation, ndim)
+        reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+        self.pairs = pairs_of(padding, x.shape[2:], reach, stride)
+        self.padded = np.pad(x.astype(np.float64), [(0, 0), (0, 0), *self.pairs])
+        axes = tuple(range(2, 2 + ndim))
+        view = np.lib.stride_tricks.sliding_window_view(self.padded, reach, axes, writeable=True)
+        steps = [slice(None, None, s) for s in stride] + [slice(None, None, d) for d in dilation]
+        view = view[(slice(None), slice(None), *steps)]
+        self.view = view.reshape(x.shape[0], groups, x.shape[1] // groups, *view.shape[2:])
+        self.shape = view.shape[2 : 2 + ndim]
+        self.stride, self.dilation, self.kernel = stride, dilation, kernel
+        self.pixels, self.taps = LETTERS[:ndim], LETTERS[3 : 3 + ndim]
+
+
+def conv(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+    w = weight.astype(np.float64).reshape(groups, weight.shape[0] // groups, *weight.shape[1:])
+    v = Windows(x, weight.shape[2:], stride, padding, dilation, groups)
+    rule = f"ngc{v.pixels}{v.taps},gkc{v.taps}->ngk{v.pixels}"
+    y = np.einsum(rule, v.view, w, optimize=True).reshape(x.shape[0], weight.shape[0], *v.shape)
+    return y if bias is None else y + bias.astype(np.float64).reshape(-1, *[1] * len(v.shape))
+
+
+def conv_grad_weight(dy, x, weight_shape, stride=1, padding=0, dilation=1, groups=1):
+    v = Windows(x, weight_shape[2:], stride, padding, dilation, groups)
+    grouped = grouped_channels(dy, groups)
+    rule = f"ngc{v.pixels}{v.taps},ngk{v.pixels}->gkc{v.taps}"
+    return np.einsum(rule, v.view, grouped, optimize=True).reshape(weight_shape)
+
+
+def conv_grad_input(dy, weight, input_shape, stride=1, padding=0, dilation=1, groups=1):
+    v = Windows(np.zeros(input_shape), weight.shape[2:], stride, padding, dilation, groups)
+    w = weight.astype(np.float64).reshape(groups, weight.shape[0] // groups, *weight.shape[1:])
+    grouped = grouped_channels(dy, groups)
+    dx = grouped_channels(np.zeros_like(v.padded), groups)
+    for taps in itertools.product(*map(range, v.kernel)):
+        place = tuple(
+            slice(t * d, t * d + (p - 1) * s + 1, s)
+            for t, d, p, s in zip(taps, v.dilation, dy.shape[2:], v.stride, strict=True)
+        )
+        rule = f"ngk{v.pixels},gkc->ngc{v.pixels}"
+        dx[(..., *place)] += np.einsum(rule, grouped, w[(..., *taps)], optimize=True)
+    dx = dx.reshape(v.padded.shape)
+    inner = tuple(
+        slice(before, before + n) for (before, _), n in zip(v.pairs, input_shape[2:], strict=True)
+    )
+    return dx[(..., *inner)]
+
+
+def conv_transpose(
+    x, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1
+):
+    """By its definition: every pixel of ``x`` stamps the filter, times itself, on the result."""
+    ndim = x.ndim - 2
+    stride, dilation = tuple_of(stride, ndim), tuple_of(dilation, ndim)
+    extra = tuple_of(output_padding, ndim)
+    kernel = weight.shape[2:]
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+    full = [(n - 1) * s + r for n, s, r in zip(x.shape[2:], stride, reach, strict=True)]
+    if padding == "same":
+        result = [n * s for n, s in zip(x.shape[2:], stride, strict=True)]
+        pairs = pairs_of("same", result, reach, stride)
+    else:
+        pairs = pairs_of(padding, x.shape[2:], reach, stride)
+        result = [f - sum(p) + e for f, p, e in zip(full, pairs, extra, strict=True)]
+    w = weight.astype(np.float64).reshape(groups, -1, *weight.shape[1:])
+    source = grouped_channels(x, groups)
+    room = [max(f, p[0] + r) for f, p, r in zip(full, pairs, result, strict=True)]
+    y = np.zeros((x.shape[0], groups, weight.shape[1], *room))
+    for pixel in np.ndindex(*x.shape[2:]):
+        place = tuple(
+            slice(p * s, p * s + r, d)
+            for p, s, r, d in zip(pixel, stride, reach, dilation, strict=True)
+        )
+        y[(..., *place)] += np.einsum("ngc,gck...->ngk...", source[(..., *pixel)], w)
+    y = y.reshape(x.shape[0], groups * weight.shape[1], *room)
+    y = y[(..., *[slice(p[0], p[0] + r) for p, r in zip(pairs, result, strict=True)])]
+    return y if bias is None else y + bias.astype(np.float64).reshape(-1, *[1] * ndim)

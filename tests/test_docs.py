@@ -1,0 +1,43 @@
+"""Every example in a docstring runs."""
+
+import doctest
+import importlib
+import pkgutil
+
+import pytest
+
+import fastconv
+
+MODULES = [m.name for m in pkgutil.walk_packages(fastconv.__path__, "fastconv.")]
+
+
+def run(item, name):
+    finder, runner = doctest.DocTestFinder(recurse=False), doctest.DocTestRunner()
+    attempted = 0
+    for test in finder.find(item, name):
+        result = runner.run(test)
+        assert result.failed == 0
+        attempted += result.attempted
+    return attempted
+
+
+@pytest.mark.parametrize("name", [n for n in fastconv.__all__ if n != "GradCheck"])
+def test_public_example(name):
+    assert run(getattr(fastconv, name), name) > 0
+
+
+@pytest.mark.parametrize("name", fastconv.__all__)
+def test_public_docstring(name):
+    text = getattr(fastconv, name).__doc__
+    assert "{" not in text.replace('{"auto"', "")
+    assert "Attributes" in text or "Returns" in text or name == "free_workspace"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_module(name):
+    """Modules say what they are about; their helpers' examples run."""
+    module = importlib.import_module(name)
+    assert module.__doc__
+    for key, item in vars(module).items():
+        if getattr(item, "__module__", None) == name and "{n}" not in (item.__doc__ or ""):
+            run(item, key)
