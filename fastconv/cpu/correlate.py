@@ -22,7 +22,7 @@ from .kernel import Kernel
 from .packing import pack_panel, unpack_panel
 from .simd import lanes, load, pointer, store
 from .tile import MAX_COLS, ROWS, accumulate
-from .views import Layout, layout, origin
+from .views import aligned, layout, origin
 from .workspace import workspace
 
 # Fields of `size` after those of the image.
@@ -101,15 +101,16 @@ class _Plan:
 
     def __init__(
         self,
-        x: Layout,
-        w: Layout,
-        y: Layout,
+        x_layout: tuple[Ints, Ints],
+        w_layout: tuple[Ints, Ints],
+        y_layout: tuple[Ints, Ints],
         stride: Ints,
         before: Ints,
         dilation: Ints,
         dtype: np.dtype[Any],
         threads: int,
     ) -> None:
+        x, w, y = (layout(*each, dtype.itemsize) for each in (x_layout, w_layout, y_layout))
         width = VECTOR_BITS // 8 // dtype.itemsize
         groups, filters, channels, *taps = w.shape
         depth = channels * prod(taps)
@@ -199,9 +200,17 @@ def correlate(
 
     All arrays have one dtype and any strides; none is empty.
     """
+    x, weight = aligned(x), aligned(weight)
     dtype = x.dtype
     plan = _plan(
-        layout(x), layout(weight), layout(y), stride, before, dilation, dtype, driver.threads()
+        (x.shape, x.strides),
+        (weight.shape, weight.strides),
+        (y.shape, y.strides),
+        stride,
+        before,
+        dilation,
+        dtype,
+        driver.threads(),
     )
     driver.run(
         plan.stages,

@@ -18,7 +18,6 @@ from numba import types
 from numba.core import cgutils
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
-from numba.np.arrayobj import make_array
 
 from .host import VECTOR_BITS
 
@@ -73,7 +72,8 @@ class _TileModel(models.PrimitiveModel):
 
 def _address(context: Any, builder: Any, memory: types.Type, x: Any, i: Any) -> Any:
     """Address of element ``i`` of an array or a pointer."""
-    base = make_array(memory)(context, builder, x).data if isinstance(memory, types.Array) else x
+    array = isinstance(memory, types.Array)
+    base = context.make_array(memory)(context, builder, x).data if array else x
     return builder.gep(base, [i])
 
 

@@ -23,7 +23,7 @@ from .kernel import Kernel
 from .packing import pack_panel, unpack_panel
 from .simd import add, lanes, load, pointer, store, zero
 from .tile import MAX_COLS, ROWS, accumulate
-from .views import Layout, layout, origin
+from .views import aligned, layout, origin
 from .workspace import workspace
 
 # Pixels to a block: a panel of 256 x 64 floats is 64 KiB.
@@ -149,15 +149,16 @@ class _Plan:
 
     def __init__(
         self,
-        dy: Layout,
-        x: Layout,
-        dw: Layout,
+        dy_layout: tuple[Ints, Ints],
+        x_layout: tuple[Ints, Ints],
+        dw_layout: tuple[Ints, Ints],
         stride: Ints,
         before: Ints,
         dilation: Ints,
         dtype: np.dtype[Any],
         threads: int,
     ) -> None:
+        dy, x, dw = (layout(*each, dtype.itemsize) for each in (dy_layout, x_layout, dw_layout))
         width = VECTOR_BITS // 8 // dtype.itemsize
         groups, filters, channels, *extents = dw.shape
         taps = prod(extents)
@@ -252,9 +253,17 @@ def grad_weight(
 
     All arrays have one dtype and any strides; none is empty.
     """
+    dy, x = aligned(dy), aligned(x)
     dtype = x.dtype
     plan = _plan(
-        layout(dy), layout(x), layout(dw), stride, before, dilation, dtype, driver.threads()
+        (dy.shape, dy.strides),
+        (x.shape, x.strides),
+        (dw.shape, dw.strides),
+        stride,
+        before,
+        dilation,
+        dtype,
+        driver.threads(),
     )
     driver.run(
         plan.stages,

@@ -18,17 +18,21 @@ _kept = threading.local()
 
 
 def workspace(elements: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Uninitialised array of ``elements`` numbers, aligned to a cache line.
+    """Uninitialised array of at least ``elements`` numbers, aligned to a cache line.
 
     It is valid until the calling thread asks for the next one.
     """
-    nbytes = elements * dtype.itemsize + LINE
-    buffer = getattr(_kept, "buffer", None)
-    if buffer is None or buffer.size < nbytes:
-        buffer = np.empty(nbytes, np.uint8)
-        _kept.buffer = buffer if nbytes <= KEEP_BYTES else None
-    start = -buffer.ctypes.data % LINE
-    return buffer[start : start + elements * dtype.itemsize].view(dtype)
+    kept: NDArray[Any] | None = getattr(_kept, "buffer", None)
+    if kept is not None and kept.size >= elements and kept.dtype == dtype:
+        return kept
+    _kept.buffer = kept = None  # before the larger one is asked for
+    nbytes = elements * dtype.itemsize
+    raw = np.empty(nbytes + LINE, np.uint8)
+    start = -raw.ctypes.data % LINE
+    buffer: NDArray[Any] = raw[start : start + nbytes].view(dtype)
+    if nbytes <= KEEP_BYTES:
+        _kept.buffer = buffer
+    return buffer
 
 
 def free_workspace() -> None:
