@@ -10,18 +10,18 @@ from . import cpu
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 
-def backend_of(arrays: dict[str, Any]) -> ModuleType:
-    """The backend that serves all these arguments, None among them standing for "not given".
+def backend_of(arrays: dict[str, Any], bias: Any = None) -> ModuleType:
+    """The backend that serves all these arguments, of which the bias may be missing.
 
     Raises
     ------
     TypeError
         If an argument is not an array, or the dtypes are unsupported or differ.
     """
+    if bias is not None:
+        arrays["bias"] = bias
     dtype = None
     for name, array in arrays.items():
-        if array is None:
-            continue
         if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
             kind = type(array)
             raise TypeError(

@@ -207,7 +207,7 @@ def conv(
     >>> bool(y[0, 0].max() == 3 * 3**{n})
     True
     """
-    backend = backend_of({"x": x, "weight": weight, "bias": bias})
+    backend = backend_of({"x": x, "weight": weight}, bias)
     g = _conv_geometry(ndim, x.shape, weight.shape, stride, padding, dilation, groups)
     shape = image_shape(g.y_shape, ndim, x.shape)
     return run_forward(backend, g, x, weight, bias, shape, algorithm, out)

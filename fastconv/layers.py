@@ -22,12 +22,12 @@ class _Layer:
     """What all layers share: parameters, the input kept for ``backward``, gradients."""
 
     ndim: ClassVar[int]
+    transposed: ClassVar[bool]
 
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
-        weight_channels: tuple[int, int],
         kernel_size: PerAxis,
         stride: PerAxis,
         padding: Padding,
@@ -37,22 +37,32 @@ class _Layer:
         dtype: DTypeLike,
         rng: np.random.Generator | int | None,
     ) -> None:
-        self.in_channels = in_channels
-        self.out_channels = out_channels
+        self.in_channels = positive("in_channels", in_channels)
+        self.out_channels = positive("out_channels", out_channels)
         self.kernel_size = per_axis("kernel_size", kernel_size, self.ndim, 1)
         self.stride = per_axis("stride", stride, self.ndim, 1)
         self.padding = padding_form(padding, self.ndim)
         self.dilation = per_axis("dilation", dilation, self.ndim, 1)
-        self.groups = groups
+        self.groups = positive("groups", groups)
+        if in_channels % groups or out_channels % groups:
+            raise ValueError(
+                f"groups must divide in_channels, {in_channels}, and out_channels, {out_channels},"
+                f" got {groups}"
+            )
+        if np.dtype(dtype) not in DTYPES:
+            raise TypeError(f"dtype must be float32 or float64, got {np.dtype(dtype)}")
         self.training = True
         self.grads: dict[str, Array] = {}
         self._x: Array | None = None
-        if np.dtype(dtype) not in DTYPES:
-            raise TypeError(f"dtype must be float32 or float64, got {np.dtype(dtype)}")
-        # He initialisation: filters of standard deviation sqrt(2 / fan_in) keep the variance of
-        # activations through a ReLU (He et al., arXiv:1502.01852).
-        fan_in = in_channels // groups * prod(self.kernel_size)
-        shape = (*weight_channels, *self.kernel_size)
+        # He initialisation (arXiv:1502.01852): filters of variance 2 / fan_in keep that of
+        # activations through a ReLU. A pixel that a transposed convolution makes meets one in
+        # prod(stride) of the taps.
+        fan_in: float = in_channels // groups * prod(self.kernel_size)
+        leading, other = out_channels, in_channels
+        if self.transposed:
+            fan_in /= prod(self.stride)
+            leading, other = in_channels, out_channels
+        shape = (leading, other // groups, *self.kernel_size)
         normal = np.random.default_rng(rng).standard_normal(shape)
         self.weight: Array = (normal * sqrt(2 / fan_in)).astype(dtype)
         self.bias: Array | None = np.zeros(out_channels, dtype) if bias else None
@@ -139,6 +149,8 @@ class _Conv(_Layer):
     (True, (8,))
     """
 
+    transposed = False
+
     def __init__(
         self,
         in_channels: int,
@@ -153,11 +165,9 @@ class _Conv(_Layer):
         dtype: DTypeLike = np.float32,
         rng: np.random.Generator | int | None = None,
     ) -> None:
-        channels = _channels(in_channels, out_channels, groups)
         super().__init__(
             in_channels,
             out_channels,
-            (channels[1], channels[0] // groups),
             kernel_size,
             stride,
             padding,
@@ -227,6 +237,8 @@ class _ConvTranspose(_Layer):
     True
     """
 
+    transposed = True
+
     def __init__(
         self,
         in_channels: int,
@@ -242,11 +254,9 @@ class _ConvTranspose(_Layer):
         dtype: DTypeLike = np.float32,
         rng: np.random.Generator | int | None = None,
     ) -> None:
-        channels = _channels(in_channels, out_channels, groups)
         super().__init__(
             in_channels,
             out_channels,
-            (channels[0], channels[1] // groups),
             kernel_size,
             stride,
             padding,
@@ -276,18 +286,6 @@ class _ConvTranspose(_Layer):
                 self.ndim, grad_output, self._kept(), self.weight, *self._geometry, needs=needs
             )
         )
-
-
-def _channels(in_channels: int, out_channels: int, groups: int) -> tuple[int, int]:
-    positive("in_channels", in_channels)
-    positive("out_channels", out_channels)
-    positive("groups", groups)
-    if in_channels % groups or out_channels % groups:
-        raise ValueError(
-            f"groups must divide in_channels, {in_channels}, and out_channels, {out_channels}, got"
-            f" {groups}"
-        )
-    return in_channels, out_channels
 
 
 class Conv1d(_Conv):

@@ -114,7 +114,7 @@ def conv_transpose(
     >>> fastconv.conv_transpose{n}d(x, weight, stride=2).shape == (1, 4) + (16,) * {n}
     True
     """
-    backend = backend_of({"x": x, "weight": weight, "bias": bias})
+    backend = backend_of({"x": x, "weight": weight}, bias)
     g = _transposed_geometry(
         ndim, x.shape, weight.shape, stride, padding, output_padding, groups, dilation
     )

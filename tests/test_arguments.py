@@ -1,0 +1,191 @@
+"""Bad input: a TypeError or ValueError that names the argument, before anything is written."""
+
+import re
+
+import numpy as np
+import pytest
+
+import fastconv
+
+X = np.ones((2, 4, 8, 9), np.float32)
+W = np.ones((6, 4, 3, 2), np.float32)
+B = np.ones(6, np.float32)
+Y = fastconv.conv2d(X, W)
+
+
+def arrays(**changes):
+    return {"x": X, "weight": W, **changes}
+
+
+BAD = {
+    # Arrays.
+    "list": (arrays(x=X.tolist()), TypeError, "x must be a NumPy array, got builtins.list"),
+    "none": (arrays(weight=None), TypeError, "weight must be a NumPy array, got"),
+    "masked": (arrays(x=np.ma.array(X)), TypeError, "x must be a NumPy array, got numpy.ma"),
+    "integers": (arrays(x=X.astype(int)), TypeError, "x must be float32 or float64, got <i8"),
+    "half": (arrays(x=X.astype("f2")), TypeError, "x must be float32 or float64, got <f2"),
+    "swapped": (arrays(x=X.astype(">f4")), TypeError, "x must be float32 or float64, got >f4"),
+    "mixed": (
+        arrays(weight=W.astype("f8")),
+        TypeError,
+        "one dtype, got x float32 and weight float64",
+    ),
+    "mixed bias": (arrays(bias=B.astype("f8")), TypeError, "x float32 and bias float64"),
+    # Shapes.
+    "rank of x": (arrays(x=X[0, 0]), ValueError, "x must have 4 axes (N, C, H, W), or 3 without"),
+    "rank of weight": (arrays(weight=W[0]), ValueError, "weight must have 4 axes (K, C/groups, R"),
+    "channels": (arrays(weight=W[:, :3]), ValueError, "weight must have 4 / 1 = 4 input channels"),
+    "groups, in": (arrays(groups=3), ValueError, "groups must divide the input channels, 4, and"),
+    "groups, out": (arrays(groups=4, weight=W[:, :1]), ValueError, "channels, 6, got 4"),
+    "bias shape": (arrays(bias=B[:5]), ValueError, "bias must have shape (6,)"),
+    "bias rank": (arrays(bias=B[:, None]), ValueError, "bias must have shape (6,)"),
+    "empty filter": (arrays(weight=W[:, :, :0]), ValueError, "weight must not have axes of length"),
+    "no channels": (arrays(x=X[:, :0]), ValueError, "x may be empty along the batch axis only"),
+    "no pixels": (arrays(x=X[:, :, :0]), ValueError, "x may be empty along the batch axis only"),
+    "too large": (arrays(x=X[:, :, :2]), ValueError, "spans (3, 2), more than the padded x of (2"),
+    "too dilated": (arrays(dilation=9), ValueError, "with dilation (9, 9) spans (19, 10)"),
+    # Numbers.
+    "stride 0": (arrays(stride=0), ValueError, "stride must be at least 1"),
+    "stride -1": (arrays(stride=(1, -1)), ValueError, "stride must be at least 1"),
+    "stride float": (arrays(stride=1.0), TypeError, "stride must be an integer or a sequence"),
+    "stride floats": (arrays(stride=(1.0, 1)), TypeError, "stride must be made of integers"),
+    "stride bool": (arrays(stride=True), TypeError, "stride must be an integer or a sequence"),
+    "stride string": (arrays(stride="2"), TypeError, "stride must be an integer or a sequence"),
+    "stride 3": (arrays(stride=(1, 1, 1)), ValueError, "stride must be one integer or 2"),
+    "stride array": (arrays(stride=np.ones((2, 2), int)), TypeError, "stride must be made of int"),
+    "dilation 0": (arrays(dilation=0), ValueError, "dilation must be at least 1"),
+    "dilation none": (arrays(dilation=None), TypeError, "dilation must be an integer"),
+    "padding -1": (arrays(padding=-1), ValueError, "padding must be at least 0"),
+    "padding pair": (arrays(padding=((0, -2), 1)), ValueError, "padding must be at least 0"),
+    "padding name": (arrays(padding="full"), ValueError, 'padding must be "same", "valid"'),
+    "padding 3": (arrays(padding=(1, 1, 1)), ValueError, "padding must have 2 entries"),
+    "padding triple": (arrays(padding=((1, 1, 1), 0)), ValueError, "padding must be one integer"),
+    "padding float": (arrays(padding=0.5), TypeError, "padding must be an integer"),
+    "padding huge": (arrays(padding=2**62), ValueError, "more than memory can address"),
+    "groups 0": (arrays(groups=0), ValueError, "groups must be at least 1"),
+    "groups float": (arrays(groups=2.0), TypeError, "groups must be an integer"),
+    # The rest.
+    "algorithm": (arrays(algorithm="fft"), ValueError, "algorithm must be one of auto, direct"),
+    "out type": (arrays(out=Y.tolist()), TypeError, "out must be a NumPy array"),
+    "out shape": (arrays(out=Y[:1]), ValueError, "out must have shape (2, 6, 6, 8)"),
+    "out dtype": (arrays(out=Y.astype("f8")), ValueError, "out must be float32, got float64"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_forward(name):
+    options, error, message = BAD[name]
+    out = np.full_like(Y, 7)
+    with pytest.raises(error, match=re.escape(message)):
+        fastconv.conv2d(**{"out": out, **options})
+    assert (out == 7).all()
+
+
+GRADIENT_BAD = {
+    "rank": ({"grad_output": Y[0, 0]}, ValueError, "grad_output must have the shape of the result"),
+    "shape": ({"grad_output": Y[:, :, 1:]}, ValueError, "grad_output must have the shape of"),
+    "batch": ({"grad_output": Y[:1]}, ValueError, "grad_output must have the shape of the result"),
+    "list": ({"grad_output": Y.tolist()}, TypeError, "grad_output must be a NumPy array"),
+    "mixed": ({"grad_output": Y.astype("f8")}, TypeError, "all arrays must have one dtype"),
+    "stride": ({"stride": 0}, ValueError, "stride must be at least 1"),
+    "algorithm": ({"algorithm": "x"}, ValueError, "algorithm must be one of"),
+}
+
+
+@pytest.mark.parametrize("name", GRADIENT_BAD)
+def test_gradients(name):
+    changes, error, message = GRADIENT_BAD[name]
+    for function, rest in (
+        (fastconv.conv2d_grad_input, {"weight": W, "input_shape": X.shape}),
+        (fastconv.conv2d_grad_weight, {"x": X, "weight_shape": W.shape}),
+        (fastconv.conv2d_backward, {"x": X, "weight": W}),
+    ):
+        with pytest.raises(error, match=re.escape(message)):
+            function(**{"grad_output": Y, **rest, **changes})
+
+
+@pytest.mark.parametrize(
+    ("shape", "error", "message"),
+    [
+        ((4, 8, 9), ValueError, "grad_output must have the shape of the result"),
+        ((2, 4), ValueError, "input_shape must have 4 axes"),
+        ((2, 4, 8, -9), ValueError, "input_shape must not have negative entries"),
+        ((2, 4, 8, 9.0), TypeError, "input_shape must be made of integers"),
+        (7, TypeError, "input_shape must be an integer or a sequence"),
+        ((2, 5, 8, 9), ValueError, "to match input_shape of shape (2, 5, 8, 9)"),
+    ],
+)
+def test_input_shape(shape, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        fastconv.conv2d_grad_input(Y, W, shape)
+
+
+def test_weight_shape():
+    for shape, message in (
+        ((6, 4, 3), "weight_shape must have 4 axes"),
+        ((6, 3, 3, 2), "weight_shape must have 4 / 1 = 4 input channels"),
+        ((6, 4, 3, 3), "grad_output must have the shape of the result"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            fastconv.conv2d_grad_weight(Y, X, shape)
+
+
+TRANSPOSED_BAD = {
+    "channels": ({"weight": W[:3]}, "weight must have 4 input channels on its first axis"),
+    "groups": ({"groups": 3}, "groups must divide the input channels, 4, got 3"),
+    "output_padding": ({"output_padding": 1}, "output_padding must be smaller than stride"),
+    "negative": ({"output_padding": -1}, "output_padding must be at least 0"),
+    "same": ({"output_padding": 1, "stride": 2, "padding": "same"}, "must be 0 with padding="),
+    "cropped": ({"padding": 9}, "leaves nothing of the result"),
+    "bias": ({"bias": B}, "bias must have shape (4,)"),
+}
+
+
+@pytest.mark.parametrize("name", TRANSPOSED_BAD)
+def test_transposed(name):
+    changes, message = TRANSPOSED_BAD[name]
+    arguments = {"x": X, "weight": np.ones((4, 4, 3, 2), np.float32), **changes}
+    with pytest.raises(ValueError, match=re.escape(message)):
+        fastconv.conv_transpose2d(**arguments)
+
+
+def test_out_must_not_overlap():
+    buffer = np.ones(2 * X.size, np.float32)
+    x = buffer[: X.size].reshape(X.shape)
+    out = buffer[X.size - Y.size + 1 :][: Y.size].reshape(Y.shape)
+    with pytest.raises(ValueError, match="out must not share memory with an input"):
+        fastconv.conv2d(x, W, out=out)
+    # Interleaved, but apart.
+    pairs = np.ones((*X.shape, 2), np.float32)
+    same = pairs[..., 0]
+    fastconv.conv2d(same, np.ones((4, 4, 1, 1), np.float32), out=pairs[..., 1])
+    assert (pairs[..., 0] == 1).all()
+    assert (pairs[..., 1] == 4).all()
+
+
+def test_out_must_be_writeable_aligned_and_of_distinct_elements():
+    frozen = Y.copy()
+    frozen.flags.writeable = False
+    with pytest.raises(ValueError, match="out must be writeable"):
+        fastconv.conv2d(X, W, out=frozen)
+    unaligned = np.zeros(Y.nbytes + 1, np.uint8)[1:].view(np.float32).reshape(Y.shape)
+    with pytest.raises(ValueError, match="out must be aligned"):
+        fastconv.conv2d(X, W, out=unaligned)
+    repeated = np.lib.stride_tricks.as_strided(Y.copy(), Y.shape, (0, *Y.strides[1:]))
+    with pytest.raises(ValueError, match="out must have distinct elements"):
+        fastconv.conv2d(X, W, out=repeated)
+
+
+def test_needs():
+    with pytest.raises(ValueError, match="needs must have 3 entries"):
+        fastconv.conv2d_backward(Y, X, W, needs=(True, False))
+    with pytest.raises(TypeError, match="needs must be a tuple of 3 booleans"):
+        fastconv.conv2d_backward(Y, X, W, needs=True)
+
+
+def test_integers_of_every_kind_are_taken():
+    expected = fastconv.conv2d(X, W, None, 2, 1)
+    for stride in (np.int8(2), [2, 2], np.array([2, 2]), np.array(2)):
+        np.testing.assert_array_equal(fastconv.conv2d(X, W, None, stride, 1), expected)
+    for padding in (np.int64(1), [1, 1], [[1, 1], 1], np.ones((2, 2), int)):
+        np.testing.assert_array_equal(fastconv.conv2d(X, W, None, 2, padding), expected)

@@ -1,0 +1,130 @@
+"""What can only be seen from a fresh process: imports, narrower vectors, caches, no compiler."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(code, **environment):
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_import_is_light():
+    heavy = "{'numba.cuda', 'sklearn', 'matplotlib', 'tqdm', 'torch', 'cupy', 'dask'}"
+    assert run(f"import sys, fastconv; print(sorted({heavy} & set(sys.modules)))") == "[]"
+
+
+def test_import_costs_little_more_than_numba():
+    code = """
+import time
+start = time.perf_counter(); import numba
+middle = time.perf_counter(); import fastconv
+print((time.perf_counter() - start) / (middle - start))
+"""
+    assert min(float(run(code)) for _ in range(5)) < 1.3
+
+
+# Every map at sizes with tails, against the oracle, in a process of its own.
+EVERY_MAP = """
+import numpy as np, fastconv
+from fastconv.cpu import host
+from tests import reference
+from tests.cases import assert_close, data
+rng = np.random.default_rng(0)
+for dtype in ("f4", "f8"):
+    for filters, groups, stride in ((70, 1, 1), (18, 3, 2), (5, 1, (2, 3)), (9, 9, 1)):
+        x, w = data(rng, (2, 9, 13, 11), dtype), data(rng, (filters, 9 // groups, 3, 2), dtype)
+        geometry = dict(stride=stride, padding=((1, 0), 2), groups=groups)
+        y = fastconv.conv2d(x, w, **geometry)
+        assert_close(y, reference.conv(x, w, **geometry))
+        dx, dw, _ = fastconv.conv2d_backward(y, x, w, **geometry)
+        assert_close(dx, reference.conv_grad_input(y, w, x.shape, **geometry))
+        assert_close(dw, reference.conv_grad_weight(y, x, w.shape, **geometry))
+print(host.VECTOR_BITS, host.VECTOR_REGISTERS)
+"""
+
+
+@pytest.mark.parametrize(
+    ("cpu", "features", "expected"),
+    [
+        ("haswell", "+avx,+avx2,+fma,+sse4.2", "256 16"),
+        ("sandybridge", "+avx,+sse4.2", "256 16"),
+        ("x86-64", "+sse2", "128 16"),
+    ],
+)
+@pytest.mark.skipif("x86_64" not in os.uname().machine, reason="names x86 processors")
+def test_narrower_vectors(cpu, features, expected):
+    out = run(EVERY_MAP, NUMBA_CPU_NAME=cpu, NUMBA_CPU_FEATURES=features)
+    assert out == expected
+
+
+def test_without_the_compiler():
+    code = """
+import numpy as np, fastconv
+from tests import reference
+x, w = np.arange(60.).reshape(1, 2, 5, 6), np.arange(24.).reshape(3, 2, 2, 2)
+y = fastconv.conv2d(x, w, stride=2, padding=1)
+np.testing.assert_allclose(y, reference.conv(x, w, stride=2, padding=1))
+dx, dw, db = fastconv.conv2d_backward(y, x, w, stride=2, padding=1)
+np.testing.assert_allclose(dx, reference.conv_grad_input(y, w, x.shape, stride=2, padding=1))
+np.testing.assert_allclose(dw, reference.conv_grad_weight(y, x, w.shape, stride=2, padding=1))
+try:
+    fastconv.conv2d(x, w, algorithm="direct")
+except ValueError as error:
+    print(error)
+"""
+    assert "needs Numba's compiler" in run(code, NUMBA_DISABLE_JIT="1")
+
+
+CALL = "import numpy as np, fastconv; print(fastconv.conv1d(np.ones((1, 4)), np.ones((1, 1, 3))))"
+
+
+def test_cache_is_used_and_heals(tmp_path):
+    cache = {"FASTCONV_CACHE_DIR": str(tmp_path)}
+    assert run(CALL, **cache) == "[[3. 3.]]"
+    files = sorted(tmp_path.rglob("*.nb?"))
+    assert files
+    times = {file: file.stat().st_mtime_ns for file in files}
+    assert run(CALL, **cache) == "[[3. 3.]]"
+    assert {file: file.stat().st_mtime_ns for file in files} == times
+    for damage in (b"", b"garbage", None):
+        for file in files:
+            file.write_bytes(file.read_bytes()[:100] if damage is None else damage)
+        assert run(CALL, **cache) == "[[3. 3.]]"
+        assert all(file.stat().st_size > 100 for file in files if file.suffix == ".nbc")
+
+
+def test_cache_can_be_turned_off(tmp_path):
+    run(CALL, FASTCONV_CACHE_DIR=str(tmp_path), FASTCONV_CACHE="0")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cache_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("not a directory")
+    assert run(CALL, FASTCONV_CACHE_DIR=str(tmp_path / "file" / "cache")) == "[[3. 3.]]"
+
+
+def test_any_number_of_threads_gives_the_same_bits():
+    code = """
+import numba, numpy as np, fastconv, hashlib, sys
+rng = np.random.default_rng(0)
+x = rng.standard_normal((4, 20, 30, 31)).astype("f4")
+w = rng.standard_normal((70, 20, 3, 3)).astype("f4")
+y = fastconv.conv2d(x, w, padding=1)
+dx, dw, db = fastconv.conv2d_backward(y, x, w, padding=1)
+digest = hashlib.sha256(b"".join(a.tobytes() for a in (y, dx, dw, db))).hexdigest()
+print(numba.get_num_threads(), digest)
+"""
+    seen = [run(code, NUMBA_NUM_THREADS=str(n)).split() for n in (1, 2, 3, 8)]
+    assert [int(n) for n, _ in seen] == [1, 2, 3, 8]
+    assert len({digest for _, digest in seen}) == 1
