@@ -20,7 +20,7 @@ from .host import L2_BYTES, VECTOR_BITS
 from .image import BLOCK_FIELDS, BLOCK_TABLE, IMAGE_FIELDS, PIXELS, RESULT, ImageBlocks, see_block
 from .kernel import Kernel
 from .packing import pack_panel, unpack_panel
-from .simd import lanes, load, pointer, store
+from .simd import lanes, load, load_first, pointer, store
 from .tile import MAX_COLS, ROWS, accumulate
 from .views import aligned, layout, origin
 from .workspace import workspace
@@ -40,14 +40,16 @@ from .workspace import workspace
     Y_FILTER,
     W_OFFSETS,  # where in `table`: offsets of w, their runs, offsets of pixels, of steps, of y
     W_RUNS,
+    W_STEP,
     X_PIXELS,
     X_STEPS,
     Y_OFFSETS,
     Y_RUNS,
+    Y_STEP,
     SLOTS,  # where in `work` the slots begin, how far apart they are, where in one the slab is
     SLOT,
     SLAB,
-) = range(IMAGE_FIELDS, IMAGE_FIELDS + 20)
+) = range(IMAGE_FIELDS, IMAGE_FIELDS + 22)
 
 
 @Kernel
@@ -60,11 +62,20 @@ def pack_filters(task, slot, size, table, x, weight, bias, y, work):
     valid = min(row, size[FILTERS] - first)
     panel = pointer(work, task * (depth + 1) * row)
     biases = pointer(bias, group * size[FILTERS] + first)
-    pack_panel(biases, 1, valid, table, size[W_OFFSETS], size[W_RUNS], 1, panel, cols)
+    for j in range(0, row, lanes(work)):
+        store(panel, j, load_first(biases, j, max(valid - j, 0)))
     filters = pointer(weight, group * size[W_GROUP] + first * size[W_FILTER])
-    target = pointer(panel, row)
     pack_panel(
-        filters, size[W_FILTER], valid, table, size[W_OFFSETS], size[W_RUNS], depth, target, cols
+        filters,
+        size[W_FILTER],
+        valid,
+        table,
+        size[W_OFFSETS],
+        size[W_RUNS],
+        size[W_STEP],
+        depth,
+        pointer(panel, row),
+        cols,
     )
 
 
@@ -92,7 +103,16 @@ def correlate_block(task, slot, size, table, x, weight, bias, y, work):
         result = pointer(y, group * size[Y_GROUP] + first * size[Y_FILTER] + table[block + RESULT])
         valid = size[FILTERS] - first
         unpack_panel(
-            sums, cols, pixels, result, size[Y_FILTER], valid, table, size[Y_OFFSETS], size[Y_RUNS]
+            sums,
+            cols,
+            pixels,
+            result,
+            size[Y_FILTER],
+            valid,
+            table,
+            size[Y_OFFSETS],
+            size[Y_RUNS],
+            size[Y_STEP],
         )
 
 
@@ -150,11 +170,13 @@ class _Plan:
                 *w.strides[:2],
                 *y.strides[1:3],
                 tables.add(w_offsets),
-                tables.add(runs(w_offsets, width)),
+                tables.add(runs(w_offsets, w.strides[5])),
+                w.strides[5],
                 tables.add(image.pixels),
                 tables.add(image.steps),
                 tables.add(y_offsets),
-                tables.add(runs(y_offsets, width)),
+                tables.add(runs(y_offsets, y.strides[5])),
+                y.strides[5],
                 slots,
                 slot,
                 sums,

@@ -5,8 +5,8 @@
 ``unpack_panel`` the way back: finished sums into the result
 
 A panel holds the transpose of what arrays hold: its rows run over positions, its columns over
-channels. Positions are listed as offsets in a table, cut into *runs* of neighbours in memory (see
-``blocks.runs``); each run of at most ``lanes`` positions is moved by one transpose in registers.
+channels. Positions are listed as offsets in a table, cut into *runs* of equal steps in memory (see
+``blocks.runs``); where the step is 1, a transpose in registers moves as many positions as lanes.
 """
 
 from .kernel import device
@@ -91,72 +91,111 @@ def pack_image(source, strides, extents, corner, images, channels, box, target, 
 
 
 @device
-def pack_panel(source, distance, valid, table, offsets, runs, count, target, cols):
+def pack_lanes(source, step, distance, used, count, target, row):
+    """``target[i * row + lane] = source[i * step + lane * distance]``, 0 from lane ``used`` on.
+
+    For ``count`` values of i and one vector of lanes.
+    """
+    width = lanes(target)
+    if distance == 1:
+        for i in range(count):
+            store(target, i * row, load_first(source, i * step, used))
+    elif step == 1:
+        square = square_tile(target)
+        for i in range(0, count, width):
+            length = min(width, count - i)
+            for lane in range(width):
+                if lane < used:
+                    square[lane, 0] = load_first(source, i + lane * distance, length)
+                else:
+                    square[lane, 0] = zero(target)
+            transpose(square)
+            for k in range(length):
+                store(target, (i + k) * row, square[k, 0])
+    else:
+        for i in range(count):
+            if used < width:
+                store(target, i * row, zero(target))
+            for lane in range(used):
+                put(target, i * row + lane, element(source, i * step + lane * distance))
+
+
+@device
+def unpack_lanes(source, row, count, target, step, distance, used):
+    """``target[i * step + lane * distance] = source[i * row + lane]`` for ``used`` lanes.
+
+    For ``count`` values of i.
+    """
+    width = lanes(source)
+    if distance == 1:
+        for i in range(count):
+            store_first(target, i * step, load(source, i * row), used)
+    elif step == 1:
+        square = square_tile(source)
+        for i in range(0, count, width):
+            length = min(width, count - i)
+            for k in range(length):
+                square[k, 0] = load(source, (i + k) * row)
+            transpose(square)
+            for lane in range(used):
+                store_first(target, i + lane * distance, square[lane, 0], length)
+    else:
+        for lane in range(used):
+            for i in range(count):
+                put(target, i * step + lane * distance, element(source, i * row + lane))
+
+
+@device
+def pack_panel(source, distance, valid, table, offsets, runs, step, count, target, cols):
     """``target[i, lane] = source[table[offsets + i] + lane * distance]``, 0 from lane ``valid`` on.
 
     Parameters
     ----------
     table : (n,) int64
-        Holds ``count`` offsets from index ``offsets``, and their runs from index ``runs``.
+        Holds ``count`` offsets from index ``offsets``, and their runs of ``step`` from ``runs``.
     target : pointer to (count, cols * lanes)
     """
     width = lanes(target)
     row = cols * width
-    square = square_tile(target)
     for first in range(0, row, width):
         used = min(max(valid - first, 0), width)
         base = pointer(source, first * distance)
-        if used == 0 or distance == 1:
-            for i in range(count):
-                store(target, i * row + first, load_first(base, element(table, offsets + i), used))
-            continue
         run = runs
         i = 0
         while i < count:
             run += 1
             length = min(element(table, run), count) - i
-            start = element(table, offsets + i)
-            for lane in range(width):
-                if lane < used:
-                    square[lane, 0] = load_first(base, start + lane * distance, length)
-                else:
-                    square[lane, 0] = zero(target)
-            transpose(square)
-            for k in range(length):
-                store(target, (i + k) * row + first, square[k, 0])
+            start = pointer(base, element(table, offsets + i))
+            place = pointer(target, i * row + first)
+            if step == -1:  # a flipped filter: backwards on both sides
+                last = length - 1
+                start, place = pointer(start, -last), pointer(place, last * row)
+                pack_lanes(start, 1, distance, used, length, place, -row)
+            else:
+                pack_lanes(start, step, distance, used, length, place, row)
             i += length
 
 
 @device
-def unpack_panel(source, cols, count, target, distance, valid, table, offsets, runs):
+def unpack_panel(source, cols, count, target, distance, valid, table, offsets, runs, step):
     """``target[table[offsets + i] + lane * distance] = source[i, lane]`` for ``valid`` lanes.
 
     Parameters
     ----------
     source : pointer to (count, cols * lanes)
     table : (n,) int64
-        Holds ``count`` offsets from index ``offsets``, and their runs from index ``runs``.
+        Holds ``count`` offsets from index ``offsets``, and their runs of ``step`` from ``runs``.
     """
     width = lanes(source)
     row = cols * width
-    square = square_tile(source)
     for first in range(0, min(valid, row), width):
         used = min(valid - first, width)
         base = pointer(target, first * distance)
-        if distance == 1:
-            for i in range(count):
-                value = load(source, i * row + first)
-                store_first(base, element(table, offsets + i), value, used)
-            continue
         run = runs
         i = 0
         while i < count:
             run += 1
             length = min(element(table, run), count) - i
-            start = element(table, offsets + i)
-            for k in range(length):
-                square[k, 0] = load(source, (i + k) * row + first)
-            transpose(square)
-            for lane in range(used):
-                store_first(base, start + lane * distance, square[lane, 0], length)
+            start = pointer(base, element(table, offsets + i))
+            unpack_lanes(pointer(source, i * row + first), row, length, start, step, distance, used)
             i += length

@@ -226,23 +226,48 @@ def fma(typingctx, a, b, c):
     return a(a, a, a), codegen
 
 
-@intrinsic
-def add(typingctx, a, b):
-    """``a + b``."""
-    return a(a, a), lambda context, builder, sig, args: builder.fadd(*args)
+class _VectorArithmetic(AbstractTemplate):
+    """``a + b`` and ``a - b`` for vectors, ``s * a`` for a number and a vector."""
+
+    def generic(self, args, kws):
+        a, b = args
+        if self.key is operator.mul:
+            if isinstance(a, types.Float) and isinstance(b, Vector):
+                return signature(b, b.scalar, b)
+        elif isinstance(a, Vector) and a == b:
+            return signature(a, a, a)
+
+
+for _operator in (operator.add, operator.sub, operator.mul):
+    infer_global(_operator)(type("Vector" + _operator.__name__, (_VectorArithmetic,), {}))
+
+
+# "contract" lets LLVM fuse a product into the sum that takes it.
+@lower_builtin(operator.add, Vector, Vector)
+def _lower_add(context, builder, sig, args):
+    return builder.fadd(*args, flags=("contract",))
+
+
+@lower_builtin(operator.sub, Vector, Vector)
+def _lower_sub(context, builder, sig, args):
+    return builder.fsub(*args, flags=("contract",))
+
+
+@lower_builtin(operator.mul, types.Float, Vector)
+def _lower_scale(context, builder, sig, args):
+    factor = _splat(builder, args[0], sig.return_type.lanes)
+    return builder.fmul(factor, args[1], flags=("contract",))
 
 
 @intrinsic(prefer_literal=True)
 def tile(typingctx, x, rows, cols):
-    """A ``rows x cols`` tile of zero vectors of ``x``'s dtype; both sizes are literals."""
+    """A ``rows x cols`` tile of vectors of ``x``'s dtype, undefined; both sizes are literals."""
     if not (isinstance(rows, types.IntegerLiteral) and isinstance(cols, types.IntegerLiteral)):
         return None
     kind = Tile(Vector(x.dtype), rows.literal_value, cols.literal_value)
 
     def codegen(context, builder, sig, args):
-        place = cgutils.alloca_once(builder, kind.llvm)
-        builder.store(ir.Constant(kind.llvm, None), place)
-        return place
+        return cgutils.alloca_once(builder, kind.llvm)
 
     return kind(x, rows, cols), codegen
 

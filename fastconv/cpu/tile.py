@@ -17,7 +17,7 @@ grad_weight  channel and tap        output pixel           filter
 
 from .host import L1_BYTES, VECTOR_BITS, VECTOR_REGISTERS
 from .kernel import device, inline
-from .simd import add, broadcast, element, fma, lanes, load, pointer, store, tile
+from .simd import broadcast, element, fma, lanes, load, pointer, store, tile, zero
 
 # Registers: ROWS x COLS accumulators, COLS of the panel and one broadcast. 6 x 4 fills 29 of 32
 # and 6 x 2 fills 15 of 16; with two multiply-adds a cycle of 4 cycles' latency, 8 accumulators
@@ -42,6 +42,9 @@ def _accumulate_rows(x, table, rows, last_row, steps, depth, panel, out, cols):
     width = lanes(out)
     acc = tile(out, ROWS, MAX_COLS)
     row = tile(out, 1, MAX_COLS)
+    for i in range(ROWS):
+        for j in range(cols):
+            acc[i, j] = zero(out)
     for s in range(depth):
         for j in range(cols):
             row[0, j] = load(panel, (s * cols + j) * width)
@@ -53,7 +56,7 @@ def _accumulate_rows(x, table, rows, last_row, steps, depth, panel, out, cols):
     for i in range(ROWS):
         for j in range(cols):
             place = (i * cols + j) * width
-            store(out, place, add(load(out, place), acc[i, j]))
+            store(out, place, load(out, place) + acc[i, j])
 
 
 @device

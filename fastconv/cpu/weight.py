@@ -21,7 +21,7 @@ from .host import VECTOR_BITS
 from .image import BLOCK_FIELDS, BLOCK_TABLE, IMAGE_FIELDS, PIXELS, RESULT, ImageBlocks, see_block
 from .kernel import Kernel
 from .packing import pack_panel, unpack_panel
-from .simd import add, lanes, load, pointer, store, zero
+from .simd import lanes, load, pointer, store, zero
 from .tile import MAX_COLS, ROWS, accumulate
 from .views import aligned, layout, origin
 from .workspace import workspace
@@ -57,14 +57,16 @@ PIECE = 256
     X_STEPS,
     Y_OFFSETS,
     Y_RUNS,
+    Y_STEP,
     W_OFFSETS,
     W_RUNS,
+    W_STEP,
     PIECES,
     SUMS,  # numbers in the sums of one task
     SLOTS,  # where in `work` the slots begin, how far apart they are, where in one the slab is
     SLOT,
     SLAB,
-) = range(IMAGE_FIELDS, IMAGE_FIELDS + 25)
+) = range(IMAGE_FIELDS, IMAGE_FIELDS + 27)
 
 
 @Kernel
@@ -98,6 +100,7 @@ def grad_share(task, slot, size, table, dy, x, unused, dw, work):
             table,
             size[Y_OFFSETS],
             size[Y_RUNS],
+            size[Y_STEP],
             pixels,
             panel,
             cols,
@@ -117,7 +120,7 @@ def add_shares(task, slot, size, table, dy, x, unused, dw, work):
     for i in range(first, min(first + PIECE * width, size[SUMS]), width):
         total = load(sums, i)
         for share in range(1, size[SHARES]):
-            total = add(total, load(sums, share * size[SUMS] + i))
+            total = total + load(sums, share * size[SUMS] + i)
         store(sums, i, total)
 
 
@@ -141,6 +144,7 @@ def unpack_grad(task, slot, size, table, dy, x, unused, dw, work):
         table,
         size[W_OFFSETS],
         size[W_RUNS],
+        size[W_STEP],
     )
 
 
@@ -208,9 +212,11 @@ class _Plan:
                 tables.add(image.pixels),
                 tables.add(image.steps),
                 tables.add(y_offsets),
-                tables.add(runs(y_offsets, width)),
+                tables.add(runs(y_offsets, dy.strides[5])),
+                dy.strides[5],
                 tables.add(w_offsets),
-                tables.add(runs(w_offsets, width)),
+                tables.add(runs(w_offsets, dw.strides[5])),
+                dw.strides[5],
                 pieces,
                 sums,
                 slots,
