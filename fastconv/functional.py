@@ -104,7 +104,7 @@ def run_forward(
     out: Array | None,
 ) -> Array:
     bias = _check_bias(bias, g.out_channels)
-    algorithm = choose(algorithm)
+    algorithm = choose("forward", g, x.dtype, algorithm)
     y = result_like(x, shape, out, (x, weight, bias))
     if y.size:
         source, filters = x.reshape(g.x_shape), weight.reshape(g.weight_shape)
@@ -123,7 +123,7 @@ def run_grad_input(
     out: Array | None,
 ) -> Array:
     bias = _check_bias(bias, g.in_channels)
-    algorithm = choose(algorithm)
+    algorithm = choose("grad_input", g, dy.dtype, algorithm)
     dx = result_like(dy, shape, out, (dy, weight, bias))
     if dx.size:
         source, filters = dy.reshape(g.y_shape), weight.reshape(g.weight_shape)
@@ -140,7 +140,7 @@ def run_grad_weight(
     algorithm: str,
     out: Array | None,
 ) -> Array:
-    algorithm = choose(algorithm)
+    algorithm = choose("grad_weight", g, x.dtype, algorithm)
     dw = result_like(x, shape, out, (dy, x))
     if g.batch == 0:
         dw[...] = 0
@@ -421,7 +421,6 @@ def conv_backward(
     g = _conv_geometry(ndim, x.shape, weight.shape, stride, padding, dilation, groups)
     check_grad_output(grad_output, image_shape(g.y_shape, ndim, x.shape))
     of_x, of_weight, of_bias = check_needs(needs)
-    choose(algorithm)
     dy = grad_output
     return (
         run_grad_input(backend, g, dy, weight, None, x.shape, algorithm, None) if of_x else None,

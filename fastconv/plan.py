@@ -1,24 +1,91 @@
-"""Which algorithm computes a call."""
+"""Which algorithm computes a call, and why.
+
+"direct"     lanes are channels: pack, accumulate, unpack (``cpu/correlate.py``, ``cpu/weight.py``)
+"planar"     lanes are pixels: for few channels to a group (``cpu/planar.py``)
+"winograd"   3x3 filters of stride 1 with a quarter of the products (``cpu/winograd.py``)
+"reference"  the formulas as literal loops (``reference.py``)
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import ceil, prod
+from typing import Any
 
 import numba
+import numpy as np
 
-ALGORITHMS = ("auto", "direct", "reference")
+from .geometry import ConvGeometry
+
+ALGORITHMS = ("auto", "direct", "planar", "winograd", "reference")
 
 
-def choose(algorithm: str) -> str:
-    """The algorithm behind a name.
+@dataclass(frozen=True)
+class Choice:
+    """An algorithm, and the reason for it in one sentence."""
+
+    algorithm: str
+    why: str
+
+
+def choose(map_name: str, g: ConvGeometry, dtype: np.dtype[Any], algorithm: str) -> str:
+    """The algorithm that computes a map ("forward", "grad_input" or "grad_weight") of a geometry.
 
     Raises
     ------
     ValueError
-        If there is no such algorithm.
+        If ``algorithm`` is no name of one, or the one it names cannot serve this call.
     """
+    return explain_choice(map_name, g, dtype, algorithm).algorithm
+
+
+@lru_cache(maxsize=1024)
+def explain_choice(map_name: str, g: ConvGeometry, dtype: np.dtype[Any], algorithm: str) -> Choice:
+    """Like ``choose``, with the reason."""
     if algorithm not in ALGORITHMS:
         raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)}, got {algorithm!r}")
     if numba.config.DISABLE_JIT:
-        if algorithm == "direct":
+        if algorithm not in ("auto", "reference"):
             raise ValueError(
-                'algorithm "direct" needs Numba\'s compiler, which NUMBA_DISABLE_JIT turns off'
+                f"algorithm {algorithm!r} needs Numba's compiler, which NUMBA_DISABLE_JIT turns off"
             )
-        return "reference"
-    return "direct" if algorithm == "auto" else algorithm
+        return Choice("reference", "Numba's compiler is turned off")
+    if algorithm == "winograd" and (obstacle := _not_for_winograd(g)):
+        raise ValueError(f'algorithm "winograd" cannot serve this call: {obstacle}')
+    if algorithm != "auto":
+        return Choice(algorithm, "asked for by name")
+    return _best(map_name, g, dtype)
+
+
+def _not_for_winograd(g: ConvGeometry) -> str | None:
+    if g.kernel != (1, 3, 3):
+        return f"the filter must be 3x3, not {g.kernel}"
+    if g.stride != (1, 1, 1) or g.dilation != (1, 1, 1):
+        return f"stride and dilation must be 1, not {g.stride} and {g.dilation}"
+    if g.output[0] != g.input[0]:
+        return "there must be no padding along the first axis"
+    return None
+
+
+def _best(map_name: str, g: ConvGeometry, dtype: np.dtype[Any]) -> Choice:
+    from .cpu.host import VECTOR_BITS
+
+    lanes = VECTOR_BITS // 8 // dtype.itemsize
+    channels, filters = g.in_channels // g.groups, g.out_channels // g.groups
+    across = channels if map_name == "grad_input" else filters
+    if across < 3 * lanes / 4:
+        return Choice("planar", f"{across} channels to a group would not fill {lanes} lanes")
+    if _not_for_winograd(g) is None and dtype == np.float32:
+        ratio = _winograd_cost(g) / (prod(g.kernel) * g.batch * prod(g.output))
+        if ratio < 1:
+            return Choice("winograd", f"it takes about {ratio:.0%} of the time of the products")
+        return Choice("direct", "too few pixels to make up for the transforms of filters")
+    return Choice("direct", f"{across} channels to a group fill vectors of {lanes} lanes")
+
+
+def _winograd_cost(g: ConvGeometry) -> float:
+    """Time for one channel and filter, in multiply-adds of the direct algorithm."""
+    tiles = g.batch * g.output[0] * ceil(g.output[1] / 4) * ceil(g.output[2] / 4)
+    channels, filters = g.in_channels // g.groups, g.out_channels // g.groups
+    products = 36 * ceil(tiles / 6) * 6
+    transforms = 500 * tiles * (1 / channels + 1 / filters)
+    return products + transforms + 1000

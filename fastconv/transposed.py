@@ -33,7 +33,6 @@ from .geometry import (
     shape_tuple,
     transposed_geometry,
 )
-from .plan import choose
 from .ranks import ranks
 
 Array = NDArray[Any]
@@ -303,7 +302,6 @@ def conv_transpose_backward(
     )
     check_grad_output(grad_output, image_shape(g.x_shape, ndim, x.shape))
     of_x, of_weight, of_bias = check_needs(needs)
-    choose(algorithm)
     dy = grad_output
     return (
         run_forward(backend, g, dy, weight, None, x.shape, algorithm, None) if of_x else None,

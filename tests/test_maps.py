@@ -1,12 +1,14 @@
 """Every map against the oracle, over every case, dtype and algorithm."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import fastconv
 
 from . import reference
-from .cases import CASES, assert_close, data
+from .cases import CASES, Case, assert_close, data
 
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 
@@ -241,6 +243,59 @@ def test_special_values_reach_exactly_their_windows(value, algorithm, rng):
     expected = np.zeros_like(dw, dtype=bool)
     expected[:, 2] = True  # every tap of that channel passes over the pixel
     np.testing.assert_array_equal(~np.isfinite(dw), expected)
+
+
+WINOGRAD = [
+    *[
+        replace(case, extents=extents, kernel=(3, 3), padding=padding)
+        for case in CASES
+        if case.ndim == 2 and case.batch and case.stride == case.dilation == 1
+        for extents in ((9, 12), (4, 17))
+        for padding in (0, 1, ((2, 0), (1, 3)))
+    ][::7],
+    Case((7, 7), (3, 3), batch=13, padding=1, channels=40, filters=70),
+    Case((70, 101), (3, 3), batch=1, padding=1),
+    Case((1, 1), (3, 3), padding=1),
+    Case((3, 7, 9), (1, 3, 3), padding=(0, 1, 2)),
+]
+
+
+@pytest.mark.parametrize("case", dict.fromkeys(WINOGRAD), ids=str)
+def test_winograd(case, dtype, rng):
+    x, w = data(rng, case.x_shape, dtype), data(rng, case.weight_shape, dtype)
+    b = data(rng, case.filters, dtype)
+    options = {**case.geometry, "algorithm": "winograd"}
+    expected = reference.conv(x, w, b, **case.geometry)
+    y = function("conv", case.ndim)(x, w, b, **options, out=poisoned(expected.shape, dtype))
+    # Its transforms cost about a digit.
+    tolerance = 1e-5 if dtype == np.float32 else 5e-14
+    assert_close(y, expected, tolerance=tolerance)
+    dy = data(rng, y.shape, dtype)
+    dx = function("conv_grad_input", case.ndim)(
+        dy, w, x.shape, **options, out=poisoned(x.shape, dtype)
+    )
+    expected = reference.conv_grad_input(dy, w, x.shape, **case.geometry)
+    assert_close(dx, expected, tolerance=tolerance)
+    dw = function("conv_grad_weight", case.ndim)(
+        dy, x, w.shape, **options, out=poisoned(w.shape, dtype)
+    )
+    expected = reference.conv_grad_weight(dy, x, w.shape, **case.geometry)
+    assert_close(dw, expected, tolerance=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kernel": (3, 2)}, "the filter must be 3x3"),
+        ({"stride": 2}, "stride and dilation must be 1"),
+        ({"dilation": 2}, "stride and dilation must be 1"),
+    ],
+)
+def test_winograd_says_what_it_cannot_do(changes, message, rng):
+    case = replace(Case((9, 12), (3, 3)), **changes)
+    x, w = data(rng, case.x_shape, "f4"), data(rng, case.weight_shape, "f4")
+    with pytest.raises(ValueError, match=message):
+        fastconv.conv2d(x, w, **case.geometry, algorithm="winograd")
 
 
 def test_large_reductions_keep_their_precision(rng):

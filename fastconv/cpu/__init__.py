@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from .. import reference
 from ..caching import PerDtype
-from ..geometry import ConvGeometry
-from . import correlate
-from . import weight as weight_gradient
+from ..geometry import ConvGeometry, Ints
+from . import direct, direct_weight, planar, planar_weight, winograd, winograd_weight
 
 Array = NDArray[Any]
+ONES = (1, 1, 1)
 
 
 def forward(
@@ -32,7 +32,7 @@ def forward(
     if algorithm == "reference":
         _reference(reference.forward, (x, weight, _bias(bias, out)), g, out)
     else:
-        correlate.correlate(x, weight, bias, out, g.stride, g.before, g.dilation)
+        _correlate(algorithm, x, weight, bias, out, g.stride, g.before, g.dilation)
 
 
 def grad_input(
@@ -51,11 +51,11 @@ def grad_input(
     for phase in geometry.phases:
         part = out[phase.place]
         if phase.taps is None:
-            part[...] = _bias(bias, out).reshape((*out.shape[1:3], 1, 1, 1))
+            part[...] = _bias(bias, out).reshape(*out.shape[1:3], 1, 1, 1)
         else:
             flipped = swapped[phase.taps]
-            correlate.correlate(
-                grad_output, flipped, bias, part, (1, 1, 1), phase.before, phase.dilation
+            _correlate(
+                algorithm, grad_output, flipped, bias, part, ONES, phase.before, phase.dilation
             )
 
 
@@ -66,8 +66,28 @@ def grad_weight(
     g = geometry
     if algorithm == "reference":
         _reference(reference.grad_weight, (grad_output, x), g, out)
+    elif algorithm == "winograd":
+        winograd_weight.grad_weight(grad_output, x, out, g.before)
     else:
-        weight_gradient.grad_weight(grad_output, x, out, g.stride, g.before, g.dilation)
+        engine = planar_weight if algorithm == "planar" else direct_weight
+        engine.grad_weight(grad_output, x, out, g.stride, g.before, g.dilation)
+
+
+def _correlate(
+    algorithm: str,
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    y: Array,
+    stride: Ints,
+    before: Ints,
+    dilation: Ints,
+) -> None:
+    if algorithm == "winograd":
+        winograd.correlate(x, weight, bias, y, before)
+    else:
+        engine = planar if algorithm == "planar" else direct
+        engine.correlate(x, weight, bias, y, stride, before, dilation)
 
 
 def _bias(bias: Array | None, out: Array) -> Array:

@@ -26,17 +26,17 @@ from .simd import (
 
 
 @device
-def _copy_row(source, stride, count, target):
-    """``target[i] = source[i * stride]``."""
+def copy_line(source, stride, count, target, to_stride):
+    """``target[i * to_stride] = source[i * stride]``."""
     width = lanes(target)
-    if stride == 1:
+    if stride == 1 and to_stride == 1:
         whole = count - count % width
         for i in range(0, whole, width):
             store(target, i, load(source, i))
         store_first(target, whole, load_first(source, whole, count - whole), count - whole)
     else:
         for i in range(count):
-            put(target, i, element(source, i * stride))
+            put(target, i * to_stride, element(source, i * stride))
 
 
 @device
@@ -48,13 +48,13 @@ def _clear(target, count):
 
 
 @device
-def _pack_line(source, stride, first, extent, target, count):
-    """``target[i] = source[(first + i) * stride]`` where ``0 <= first + i < extent``, else 0."""
-    before = min(max(-first, 0), count)
-    after = max(min(extent - first, count), before)
+def pack_line(source, stride, first, step, extent, target, count):
+    """``target[i] = source[w * stride]``, w = first + i * step, and 0 unless 0 <= w < extent."""
+    before = min(max((step - 1 - first) // step, 0), count)
+    after = max(min((extent - first + step - 1) // step, count), before)
     _clear(target, before)
-    start = first + before
-    _copy_row(pointer(source, start * stride), stride, after - before, pointer(target, before))
+    start = pointer(source, (first + before * step) * stride)
+    copy_line(start, step * stride, after - before, pointer(target, before), 1)
     _clear(pointer(target, after), count - after)
 
 
@@ -85,7 +85,7 @@ def pack_image(source, strides, extents, corner, images, channels, box, target, 
                     if 0 <= z < extents[0] and 0 <= y < extents[1]:
                         offset = n * strides[0] + c * strides[1] + z * strides[2] + y * strides[3]
                         inside = pointer(source, offset)
-                        _pack_line(inside, strides[4], corner[2], extents[2], line, box[2])
+                        pack_line(inside, strides[4], corner[2], 1, extents[2], line, box[2])
                     else:
                         _clear(line, box[2])
 
@@ -118,6 +118,37 @@ def pack_lanes(source, step, distance, used, count, target, row):
                 store(target, i * row, zero(target))
             for lane in range(used):
                 put(target, i * row + lane, element(source, i * step + lane * distance))
+
+
+@device
+def clear_lanes(target, count):
+    """Zero ``count`` vectors."""
+    width = lanes(target)
+    for i in range(count):
+        store(target, i * width, zero(target))
+
+
+@device
+def pack_lane_box(source, strides, extents, corner, box, used, target):
+    """Pack a box of pixels of one vector of channels, 0 outside the image.
+
+    ``target[h, w, lane] = source[lane * strides[0] + y * strides[1] + x * strides[2]]`` with (y, x)
+    = corner + (h, w), for ``used`` lanes; extents, corner and box are (height, width).
+    """
+    width = lanes(target)
+    before = min(max(-corner[1], 0), box[1])
+    after = max(min(extents[1] - corner[1], box[1]), before)
+    for h in range(box[0]):
+        line = pointer(target, h * box[1] * width)
+        y = corner[0] + h
+        if not 0 <= y < extents[0]:
+            clear_lanes(line, box[1])
+            continue
+        clear_lanes(line, before)
+        start = pointer(source, y * strides[1] + (corner[1] + before) * strides[2])
+        inside = pointer(line, before * width)
+        pack_lanes(start, strides[2], strides[0], used, after - before, inside, width)
+        clear_lanes(pointer(line, after * width), box[1] - after)
 
 
 @device

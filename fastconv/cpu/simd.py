@@ -226,6 +226,20 @@ def fma(typingctx, a, b, c):
     return a(a, a, a), codegen
 
 
+@intrinsic
+def sum_lanes(typingctx, a):
+    """Sum of the numbers in a vector, added in pairs."""
+
+    def codegen(context, builder, sig, args):
+        name = f"llvm.vector.reduce.fadd.{a.suffix}"
+        start = ir.Constant(a.llvm.element, -0.0)
+        kind = ir.FunctionType(a.llvm.element, [a.llvm.element, a.llvm])
+        function = cgutils.get_or_insert_function(builder.module, kind, name)
+        return builder.call(function, [start, args[0]], fastmath=("reassoc",))
+
+    return a.scalar(a), codegen
+
+
 class _VectorArithmetic(AbstractTemplate):
     """``a + b`` and ``a - b`` for vectors, ``s * a`` for a number and a vector."""
 
@@ -242,21 +256,21 @@ for _operator in (operator.add, operator.sub, operator.mul):
     infer_global(_operator)(type("Vector" + _operator.__name__, (_VectorArithmetic,), {}))
 
 
-# "contract" lets LLVM fuse a product into the sum that takes it.
+# "contract" lets LLVM fuse a product into the sum that takes it, "nsz" drop a zero that is added.
 @lower_builtin(operator.add, Vector, Vector)
 def _lower_add(context, builder, sig, args):
-    return builder.fadd(*args, flags=("contract",))
+    return builder.fadd(*args, flags=("contract", "nsz"))
 
 
 @lower_builtin(operator.sub, Vector, Vector)
 def _lower_sub(context, builder, sig, args):
-    return builder.fsub(*args, flags=("contract",))
+    return builder.fsub(*args, flags=("contract", "nsz"))
 
 
 @lower_builtin(operator.mul, types.Float, Vector)
 def _lower_scale(context, builder, sig, args):
     factor = _splat(builder, args[0], sig.return_type.lanes)
-    return builder.fmul(factor, args[1], flags=("contract",))
+    return builder.fmul(factor, args[1], flags=("contract", "nsz"))
 
 
 @intrinsic(prefer_literal=True)

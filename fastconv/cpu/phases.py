@@ -1,0 +1,164 @@
+"""Copies of an image for kernels whose lanes are pixels: padding made real, strides undone.
+
+For a stride s along an axis, the copy is split into s *phases*, each holding every s-th pixel, so
+that the pixels that one tap meets are neighbours: output pixel (o, p, q) and tap (t, r, s) meet at
+
+    o*stride*plane + p*line + q  +  offset of the tap
+
+A block's pixels are thus counted through line after line, a few at the end of each line being part
+of no window; with narrow images a vector spans several lines.
+"""
+
+import numpy as np
+
+from .blocks import Ints, Table, corners
+from .kernel import device
+from .packing import pack_line
+from .simd import pointer
+from .views import Layout
+
+# Fields of `size` that describe the copy; a kernel's own follow from COPY_FIELDS on.
+(
+    CHANNELS,
+    STRIDE,  # (d, h, w), as all of the following
+    _1,
+    _2,
+    REACH,  # from the first to the last tap, and one more
+    _,
+    _,
+    EXTENTS,
+    _,
+    _,
+    X_GROUP,
+    X_STRIDES,  # (n, c, d, h, w)
+    _,
+    _,
+    _,
+    _,
+    CHANNEL_PITCH,  # in the copy
+    PLANE_PITCH,
+    ROW_PHASE_PITCH,
+    COL_PHASE_PITCH,
+    LINE_PITCH,
+    BLOCK_TABLE,
+    COPY_FIELDS,
+) = range(23)
+
+# Fields of a block's row in the table: offset of its image in x, first coordinates of its first
+# window, extents in output pixels, offset of its first pixel in y.
+IMAGE, CORNER, COUNTS, RESULT, BLOCK_FIELDS = 0, 1, 4, 7, 8
+
+
+class PhaseCopy:
+    """Blocks of output pixels (N, O, P, Q), and the layout of the copies that they see.
+
+    Parameters
+    ----------
+    x, y : Layout
+        Of the image (N, G, C, D, H, W) and the output pixels (N, G, K, O, P, Q).
+    taps, stride, before, dilation : Ints
+        Filter extents and geometry along each spatial axis.
+    block : Ints
+        Block shape (1, O, P, Q), as ``blocks.block_shape`` makes it.
+    """
+
+    def __init__(
+        self,
+        x: Layout,
+        y: Layout,
+        taps: Ints,
+        stride: Ints,
+        before: Ints,
+        dilation: Ints,
+        block: Ints,
+    ) -> None:
+        channels = x.shape[2]
+        reach = [(r - 1) * d + 1 for r, d in zip(taps, dilation, strict=True)]
+        planes = (block[1] - 1) * stride[0] + reach[0]
+        lines = block[2] + (reach[1] - 1) // stride[1]
+        self.line = block[3] + (reach[2] - 1) // stride[2]
+        col_phase = lines * self.line
+        row_phase = stride[2] * col_phase
+        plane = stride[1] * row_phase
+        self.size = channels * planes * plane
+        self.steps = self._steps(channels, taps, stride, dilation, planes * plane, plane)
+        self._fields = (
+            channels,
+            *stride,
+            *reach,
+            *x.shape[3:],
+            x.strides[1],
+            x.strides[0],
+            *x.strides[2:],
+            planes * plane,
+            plane,
+            row_phase,
+            col_phase,
+            self.line,
+        )
+        self.blocks = self._rows(x, y, stride, before, block)
+
+    def _steps(
+        self, channels: int, taps: Ints, stride: Ints, dilation: Ints, channel: int, plane: int
+    ) -> Table:
+        c, t, r, s = np.ix_(*map(np.arange, (channels, *taps)))
+        d, h, w = t * dilation[0], r * dilation[1], s * dilation[2]
+        row_phase = plane // stride[1]
+        col_phase = row_phase // stride[2]
+        down = h % stride[1] * row_phase + h // stride[1] * self.line
+        across = w % stride[2] * col_phase + w // stride[2]
+        return np.asarray(c * channel + d * plane + down + across, np.int64).ravel()
+
+    @staticmethod
+    def _rows(x: Layout, y: Layout, stride: Ints, before: Ints, block: Ints) -> Table:
+        pixels = (y.shape[0], *y.shape[3:])
+        first = corners(pixels, block)
+        rows = np.empty((len(first), BLOCK_FIELDS), np.int64)
+        rows[:, IMAGE] = first[:, 0] * x.strides[0]
+        rows[:, CORNER : CORNER + 3] = first[:, 1:] * stride - before
+        rows[:, COUNTS : COUNTS + 3] = np.minimum(block[1:], np.array(pixels[1:]) - first[:, 1:])
+        rows[:, RESULT] = first @ np.array((y.strides[0], *y.strides[3:]))
+        return rows
+
+    def fields(self, block_table: int) -> Ints:
+        """The first COPY_FIELDS of ``size``, given where the blocks' rows begin in the table."""
+        return (*self._fields, block_table)
+
+
+@device
+def copy_phases(x, size, table, block, group, target):
+    """Copy what a block sees of a group's channels; ``block`` is the index of its row."""
+    source = pointer(x, group * size[X_GROUP] + table[block + IMAGE])
+    corner = table[block + CORNER], table[block + CORNER + 1], table[block + CORNER + 2]
+    planes = (table[block + COUNTS] - 1) * size[STRIDE] + size[REACH]
+    lines = (table[block + COUNTS + 1] - 1) * size[STRIDE + 1] + size[REACH + 1]
+    step = size[STRIDE + 2]
+    pixels = table[block + COUNTS + 2] + (size[REACH + 2] - 1) // step
+    for c in range(size[CHANNELS]):
+        for d in range(planes):
+            z = corner[0] + d
+            for h in range(lines):
+                y = corner[1] + h
+                inside = 0 <= z < size[EXTENTS] and 0 <= y < size[EXTENTS + 1]
+                line = pointer(
+                    source,
+                    c * size[X_STRIDES + 1] + z * size[X_STRIDES + 2] + y * size[X_STRIDES + 3],
+                )
+                down, row_phase = h // size[STRIDE + 1], h % size[STRIDE + 1]
+                place = pointer(
+                    target,
+                    c * size[CHANNEL_PITCH]
+                    + d * size[PLANE_PITCH]
+                    + row_phase * size[ROW_PHASE_PITCH]
+                    + down * size[LINE_PITCH],
+                )
+                for phase in range(step):
+                    pack_line(
+                        line,
+                        size[X_STRIDES + 4],
+                        corner[2] + phase,
+                        step,
+                        size[EXTENTS + 2] if inside else 0,
+                        pointer(place, phase * size[COL_PHASE_PITCH]),
+                        pixels,
+                    )

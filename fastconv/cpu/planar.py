@@ -1,0 +1,214 @@
+"""Correlation with few filters to a group: lanes are pixels.
+
+    y[n,k,p] = bias[k] + sum_c sum_r  x[n, c, p*stride + r*dilation - before] w[k,c,r]
+
+With one filter to a group (depthwise convolutions, image filters) or a few, vectors of filters
+would be mostly empty. Here a vector holds neighbouring pixels and one weight at a time is
+broadcast. A task copies what a block of pixels sees (``phases.py``), goes through it with all
+filters of the group, and copies the lines of the result out of the sums.
+"""
+
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import driver
+from .blocks import Ints, Tables, block_shape, offsets, spread
+from .host import L2_BYTES, VECTOR_BITS, VECTOR_REGISTERS
+from .kernel import Kernel, inline
+from .packing import copy_line
+from .phases import (
+    BLOCK_FIELDS,
+    BLOCK_TABLE,
+    COPY_FIELDS,
+    COUNTS,
+    LINE_PITCH,
+    PLANE_PITCH,
+    RESULT,
+    STRIDE,
+    PhaseCopy,
+    copy_phases,
+)
+from .simd import broadcast, element, fma, lanes, load, pointer, store, tile
+from .views import aligned, layout, origin
+from .workspace import workspace
+
+# Vectors of pixels that go with 1, 2 and 4 filters: 8 to 16 accumulators, which hide the latency of
+# the multiply-adds and leave registers for the pixels.
+WIDE = 8
+MIDDLE, NARROW = (6, 4) if VECTOR_REGISTERS == 32 else (4, 2)
+
+# Fields of `size` after those of the copy.
+(
+    FILTERS,
+    DEPTH,
+    BLOCKS,
+    W_GROUP,
+    W_FILTER,
+    Y_GROUP,
+    Y_FILTER,
+    Y_PLANE,
+    Y_ROW,
+    Y_COL,
+    W_OFFSETS,
+    X_STEPS,
+    SLOT,
+    SUMS,
+) = range(COPY_FIELDS, COPY_FIELDS + 14)
+
+
+@inline
+def _correlate_tile(x, weight, bias, size, table, last, out, rows, cols):
+    # rows filters by cols vectors of pixels; filters after the last one repeat it.
+    width = lanes(out)
+    acc = tile(out, 4, WIDE)
+    pixels = tile(out, 1, WIDE)
+    for k in range(rows):
+        for j in range(cols):
+            acc[k, j] = broadcast(bias, min(k, last))
+    for s in range(size[DEPTH]):
+        first = element(table, size[X_STEPS] + s)
+        for j in range(cols):
+            pixels[0, j] = load(x, first + j * width)
+        tap = element(table, size[W_OFFSETS] + s)
+        for k in range(rows):
+            value = broadcast(weight, tap + min(k, last) * size[W_FILTER])
+            for j in range(cols):
+                acc[k, j] = fma(value, pixels[0, j], acc[k, j])
+    for k in range(rows):
+        for j in range(cols):
+            store(out, k * size[SUMS] + j * width, acc[k, j])
+
+
+@Kernel
+def planar_block(task, slot, size, table, x, weight, bias, y, work):
+    """Take one block of pixels through all filters of one group."""
+    width = lanes(work)
+    group, block = divmod(task, size[BLOCKS])
+    block = size[BLOCK_TABLE] + block * BLOCK_FIELDS
+    sums = pointer(work, slot * size[SLOT])
+    copy = pointer(sums, 4 * size[SUMS])
+    copy_phases(x, size, table, block, group, copy)
+    planes, rows, cols = table[block + COUNTS], table[block + COUNTS + 1], table[block + COUNTS + 2]
+    pixels = (rows - 1) * size[LINE_PITCH] + cols
+    for k in range(0, size[FILTERS], 4):
+        last = min(4, size[FILTERS] - k) - 1
+        filters = pointer(weight, group * size[W_GROUP] + k * size[W_FILTER])
+        biases = pointer(bias, group * size[FILTERS] + k)
+        result = pointer(y, group * size[Y_GROUP] + k * size[Y_FILTER] + table[block + RESULT])
+        for o in range(planes):
+            plane = pointer(copy, o * size[STRIDE] * size[PLANE_PITCH])
+            # The literals unroll the loops over a tile.
+            if last == 0:
+                for i in range(0, pixels, WIDE * width):
+                    at, out = pointer(plane, i), pointer(sums, i)
+                    _correlate_tile(at, filters, biases, size, table, last, out, 1, WIDE)
+            elif last == 1:
+                for i in range(0, pixels, MIDDLE * width):
+                    at, out = pointer(plane, i), pointer(sums, i)
+                    _correlate_tile(at, filters, biases, size, table, last, out, 2, MIDDLE)
+            else:
+                for i in range(0, pixels, NARROW * width):
+                    at, out = pointer(plane, i), pointer(sums, i)
+                    _correlate_tile(at, filters, biases, size, table, last, out, 4, NARROW)
+            for f in range(last + 1):
+                for p in range(rows):
+                    line = pointer(sums, f * size[SUMS] + p * size[LINE_PITCH])
+                    place = f * size[Y_FILTER] + o * size[Y_PLANE] + p * size[Y_ROW]
+                    copy_line(line, 1, cols, pointer(result, place), size[Y_COL])
+
+
+class _Plan:
+    """All that a correlation needs apart from the arrays themselves."""
+
+    def __init__(
+        self,
+        x_layout: tuple[Ints, Ints],
+        w_layout: tuple[Ints, Ints],
+        y_layout: tuple[Ints, Ints],
+        stride: Ints,
+        before: Ints,
+        dilation: Ints,
+        dtype: np.dtype[Any],
+        threads: int,
+    ) -> None:
+        x, w, y = (layout(*each, dtype.itemsize) for each in (x_layout, w_layout, y_layout))
+        width = VECTOR_BITS // 8 // dtype.itemsize
+        groups, filters, channels, *taps = w.shape
+        pixels = (y.shape[0], *y.shape[3:])
+
+        # The copy and the sums share the second-level cache with what they are made of and
+        # become; and there should be a few blocks for every thread.
+        for room in (16384, 8192, 4096, 2048, 1024):
+            block = block_shape((1, *pixels[1:]), room)
+            copy = PhaseCopy(x, y, tuple(taps), stride, before, dilation, block)
+            cached = copy.size * dtype.itemsize <= L2_BYTES // 4
+            if cached and groups * len(copy.blocks) >= 4 * threads:
+                break
+        # The last tile of a plane reads and writes past the pixels.
+        sums = spread(block[2] * copy.line + WIDE * width, width)
+        slot = spread(4 * sums + copy.size + WIDE * width, width)
+
+        tables = Tables()
+        block_table = tables.add(copy.blocks)
+        self.size = np.array(
+            (
+                *copy.fields(block_table),
+                filters,
+                channels * prod(taps),
+                len(copy.blocks),
+                *w.strides[:2],
+                *y.strides[1:],
+                tables.add(offsets((channels, *taps), w.strides[2:])),
+                tables.add(copy.steps),
+                slot,
+                sums,
+            ),
+            np.int64,
+        )
+        self.table = tables.joined()
+        self.stages = np.array([(planar_block.address(dtype), groups * len(copy.blocks))], np.int64)
+        self.work = threads * slot
+        self.operations = 2 * groups * filters * channels * prod(taps) * prod(pixels)
+        self.no_bias = np.zeros(groups * filters, dtype)
+
+
+_plan = lru_cache(maxsize=256)(_Plan)
+
+
+def correlate(
+    x: NDArray[Any],
+    weight: NDArray[Any],
+    bias: NDArray[Any] | None,
+    y: NDArray[Any],
+    stride: Ints,
+    before: Ints,
+    dilation: Ints,
+) -> None:
+    """As ``direct.correlate``, for few filters to a group."""
+    x, weight = aligned(x), aligned(weight)
+    dtype = x.dtype
+    plan = _plan(
+        (x.shape, x.strides),
+        (weight.shape, weight.strides),
+        (y.shape, y.strides),
+        stride,
+        before,
+        dilation,
+        dtype,
+        driver.threads(),
+    )
+    driver.run(
+        plan.stages,
+        plan.operations,
+        plan.size,
+        plan.table,
+        origin(x),
+        origin(weight),
+        plan.no_bias if bias is None else bias,
+        origin(y),
+        workspace(plan.work, dtype),
+    )

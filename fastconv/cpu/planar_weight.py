@@ -1,0 +1,256 @@
+"""The gradient of the filters where a group has few: lanes are pixels.
+
+    dw[k,c,r] = sum_n sum_p  dy[n,k,p] x[n, c, p*stride + r*dilation - before]
+
+Vectors of ``dy`` along a line meet vectors of ``x`` under several taps at once; the lanes of each
+tap's sum are added up at the end of a block. The blocks are divided into *shares*, whose number
+depends on the problem alone and which are added in order.
+"""
+
+from functools import lru_cache
+from math import ceil, prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import driver
+from .blocks import Ints, Tables, block_shape, offsets, spread
+from .host import L2_BYTES, VECTOR_BITS
+from .kernel import Kernel, inline
+from .packing import pack_line
+from .phases import (
+    BLOCK_FIELDS,
+    BLOCK_TABLE,
+    COPY_FIELDS,
+    COUNTS,
+    LINE_PITCH,
+    PLANE_PITCH,
+    RESULT,
+    STRIDE,
+    PhaseCopy,
+    copy_phases,
+)
+from .simd import (
+    element,
+    fma,
+    lanes,
+    load,
+    load_first,
+    pointer,
+    put,
+    sum_lanes,
+    tile,
+    zero,
+)
+from .views import aligned, layout, origin
+from .workspace import workspace
+
+# Taps that one pass over a block serves: those of a 3x3 filter, and more than the 8 sums that hide
+# the latency of the multiply-adds.
+TAPS = 9
+# Shares are made until there are this many tasks.
+TASKS = 16
+
+# Fields of `size` after those of the copy.
+(
+    FILTERS,
+    DEPTH,
+    BLOCKS,
+    SHARES,
+    Y_GROUP,
+    Y_FILTER,
+    Y_PLANE,
+    Y_ROW,
+    Y_COL,
+    W_GROUP,
+    W_FILTER,
+    W_OFFSETS,
+    X_STEPS,
+    SLOTS,  # where in `work` the slots begin, how far apart they are, where in one the copy is
+    SLOT,
+    COPY,
+) = range(COPY_FIELDS, COPY_FIELDS + 16)
+
+
+@inline
+def _add_vector(acc, dy, x, table, steps, last, used, partial):
+    # acc[tap] += dy * x under the tap; lanes from ``used`` on count as zero on both sides.
+    value = load(dy, 0)
+    for tap in range(TAPS):
+        step = element(table, steps + min(tap, last))
+        pixels = load_first(x, step, used) if partial else load(x, step)
+        acc[tap, 0] = fma(value, pixels, acc[tap, 0])
+
+
+@Kernel
+def planar_share(task, slot, size, table, dy, x, unused, dw, work):
+    """Sum one share of the blocks for all filters and taps of one group."""
+    width = lanes(work)
+    filters, depth, shares = size[FILTERS], size[DEPTH], size[SHARES]
+    group, share = divmod(task, shares)
+    sums = pointer(work, task * filters * depth)
+    nothing = zero(work)
+    for i in range(filters * depth):
+        put(sums, i, sum_lanes(nothing))
+    lines = pointer(work, size[SLOTS] + slot * size[SLOT])
+    copy = pointer(lines, size[COPY])
+    acc = tile(work, TAPS, 1)
+    for number in range(share * size[BLOCKS] // shares, (share + 1) * size[BLOCKS] // shares):
+        block = size[BLOCK_TABLE] + number * BLOCK_FIELDS
+        copy_phases(x, size, table, block, group, copy)
+        planes, rows = table[block + COUNTS], table[block + COUNTS + 1]
+        cols = table[block + COUNTS + 2]
+        pitch = (cols + width - 1) // width * width
+        whole = cols - cols % width
+        source = pointer(dy, group * size[Y_GROUP] + table[block + RESULT])
+        for k in range(filters):
+            for o in range(planes):
+                for p in range(rows):
+                    line = k * size[Y_FILTER] + o * size[Y_PLANE] + p * size[Y_ROW]
+                    place = pointer(lines, (o * rows + p) * pitch)
+                    pack_line(pointer(source, line), size[Y_COL], 0, 1, cols, place, pitch)
+            for first in range(0, depth, TAPS):
+                last = min(depth - first, TAPS) - 1
+                steps = size[X_STEPS] + first
+                for tap in range(TAPS):
+                    acc[tap, 0] = zero(work)
+                for o in range(planes):
+                    plane = pointer(copy, o * size[STRIDE] * size[PLANE_PITCH])
+                    for p in range(rows):
+                        line = pointer(lines, (o * rows + p) * pitch)
+                        at = pointer(plane, p * size[LINE_PITCH])
+                        for q in range(0, whole, width):
+                            _add_vector(
+                                acc, pointer(line, q), pointer(at, q), table, steps, last, 0, False
+                            )
+                        if whole < cols:
+                            _add_vector(
+                                acc,
+                                pointer(line, whole),
+                                pointer(at, whole),
+                                table,
+                                steps,
+                                last,
+                                cols - whole,
+                                True,
+                            )
+                for tap in range(TAPS):
+                    if tap <= last:
+                        i = k * depth + first + tap
+                        put(sums, i, element(sums, i) + sum_lanes(acc[tap, 0]))
+
+
+@Kernel
+def planar_total(task, slot, size, table, dy, x, unused, dw, work):
+    """Add up the shares of one group, in order, and write them to ``dw``."""
+    depth, shares = size[DEPTH], size[SHARES]
+    every = size[FILTERS] * depth
+    for k in range(size[FILTERS]):
+        result = pointer(dw, task * size[W_GROUP] + k * size[W_FILTER])
+        for s in range(depth):
+            i = task * shares * every + k * depth + s
+            total = element(work, i)
+            for share in range(1, shares):
+                total += element(work, i + share * every)
+            put(result, element(table, size[W_OFFSETS] + s), total)
+
+
+class _Plan:
+    """All that a gradient of the filters needs apart from the arrays themselves."""
+
+    def __init__(
+        self,
+        dy_layout: tuple[Ints, Ints],
+        x_layout: tuple[Ints, Ints],
+        dw_layout: tuple[Ints, Ints],
+        stride: Ints,
+        before: Ints,
+        dilation: Ints,
+        dtype: np.dtype[Any],
+        threads: int,
+    ) -> None:
+        dy, x, dw = (layout(*each, dtype.itemsize) for each in (dy_layout, x_layout, dw_layout))
+        width = VECTOR_BITS // 8 // dtype.itemsize
+        groups, filters, channels, *taps = dw.shape
+        depth = channels * prod(taps)
+        pixels = (dy.shape[0], *dy.shape[3:])
+
+        for room in (16384, 8192, 4096, 2048, 1024):
+            block = block_shape((1, *pixels[1:]), room)
+            copy = PhaseCopy(x, dy, tuple(taps), stride, before, dilation, block)
+            if copy.size * dtype.itemsize <= L2_BYTES // 4:
+                break
+        blocks = len(copy.blocks)
+        shares = min(ceil(TASKS / groups), blocks)
+        slots = spread(groups * shares * filters * depth, width)
+        lines = spread(block[1] * block[2] * ceil(block[3] / width) * width, width)
+        slot = spread(lines + copy.size + width, width)
+
+        tables = Tables()
+        block_table = tables.add(copy.blocks)
+        self.size = np.array(
+            (
+                *copy.fields(block_table),
+                filters,
+                depth,
+                blocks,
+                shares,
+                *dy.strides[1:],
+                *dw.strides[:2],
+                tables.add(offsets((channels, *taps), dw.strides[2:])),
+                tables.add(copy.steps),
+                slots,
+                slot,
+                lines,
+            ),
+            np.int64,
+        )
+        self.table = tables.joined()
+        self.stages = np.array(
+            [
+                (planar_share.address(dtype), groups * shares),
+                (planar_total.address(dtype), groups),
+            ],
+            np.int64,
+        )
+        self.work = slots + threads * slot
+        self.operations = 2 * groups * filters * depth * prod(pixels)
+        self.unused = np.zeros(1, dtype)
+
+
+_plan = lru_cache(maxsize=256)(_Plan)
+
+
+def grad_weight(
+    dy: NDArray[Any],
+    x: NDArray[Any],
+    dw: NDArray[Any],
+    stride: Ints,
+    before: Ints,
+    dilation: Ints,
+) -> None:
+    """As ``direct_weight.grad_weight``, for few filters to a group."""
+    dy, x = aligned(dy), aligned(x)
+    dtype = x.dtype
+    plan = _plan(
+        (dy.shape, dy.strides),
+        (x.shape, x.strides),
+        (dw.shape, dw.strides),
+        stride,
+        before,
+        dilation,
+        dtype,
+        driver.threads(),
+    )
+    driver.run(
+        plan.stages,
+        plan.operations,
+        plan.size,
+        plan.table,
+        origin(dy),
+        origin(x),
+        plan.unused,
+        origin(dw),
+        workspace(plan.work, dtype),
+    )

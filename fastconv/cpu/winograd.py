@@ -1,0 +1,362 @@
+"""Winograd's algorithm for 3x3 filters of stride 1: ``forward`` and, flipped, ``grad_input``.
+
+A quarter of the multiplications of the definition, see ``transforms.py``. The image is cut into 6x6
+tiles that overlap by 2; at each of the 36 points, what is left is a product of two matrices,
+
+    out[point][tile, k] = sum_c  image[point][tile, c] filters[point][c, k]
+
+which is the micro-kernel once more: rows are tiles, steps channels, lanes filters. Tiles of several
+rows and images make up a block, so that small images leave no row of the product empty.
+"""
+
+from functools import lru_cache
+from math import ceil
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import driver
+from .blocks import Ints, Table, Tables, columns, offsets, spread
+from .host import L2_BYTES, VECTOR_BITS
+from .kernel import Kernel
+from .packing import pack_lane_box, pack_lanes, unpack_lanes
+from .simd import lanes, load_first, pointer, store, zero
+from .tile import MAX_COLS, ROWS, accumulate
+from .transforms import OUTPUTS, POINTS, TAPS, four_outputs, image, three_taps, transform
+from .views import Layout, aligned, layout, origin
+from .workspace import workspace
+
+# Fields of a line of tiles in the table: offsets in x and y, first row and column of the image it
+# sees, tiles in it, pixels of the result it gives down and across.
+X_BASE, Y_BASE, TOP, LEFT, TILES, DOWN, ACROSS, LINE_FIELDS = range(8)
+
+# Channels whose filters one task transforms.
+FILTER_CHUNK = 16
+
+# Fields of `size`.
+(
+    FILTERS,  # K/G
+    CHANNELS,  # C/G
+    DEPTH,  # channels rounded up to vectors
+    COLS,  # vectors in a row of a panel
+    PANELS,  # panels to a group
+    SHARES,  # tasks among which the panels of one block are divided
+    BLOCKS,
+    BLOCK_LINES,
+    LINES,
+    HEIGHT,
+    WIDTH,
+    X_GROUP,  # strides
+    X_CHANNEL,
+    X_ROW,
+    X_COL,
+    W_GROUP,
+    W_FILTER,
+    W_CHANNEL,
+    W_ROW,
+    W_COL,
+    Y_GROUP,
+    Y_FILTER,
+    Y_ROW,
+    Y_COL,
+    LINE_TABLE,  # where in `table`: lines, offsets of tiles, of channels
+    TILE_OFFSETS,
+    STEP_OFFSETS,
+    BLOCK_TILES,
+    SLOTS,  # where in `work` the slots begin, how far apart they are, and what one holds
+    SLOT,
+    SUMS,
+    LINE,
+) = range(32)
+
+
+@Kernel
+def transform_filters(task, slot, size, table, x, weight, bias, y, work):
+    """Take some channels of one panel of filters to the points: G w G'."""
+    cols, depth = size[COLS], size[DEPTH]
+    width = lanes(work)
+    row = cols * width
+    chunks = (size[CHANNELS] + FILTER_CHUNK - 1) // FILTER_CHUNK
+    part, chunk = divmod(task, chunks)
+    group, number = divmod(part, size[PANELS])
+    panel = pointer(work, part * POINTS * POINTS * depth * row)
+    taps = pointer(work, size[SLOTS] + slot * size[SLOT])
+    for j in range(0, row, width):
+        filter_ = number * row + j
+        used = min(max(size[FILTERS] - filter_, 0), width)
+        for c in range(chunk * FILTER_CHUNK, min((chunk + 1) * FILTER_CHUNK, size[CHANNELS])):
+            source = pointer(
+                weight,
+                group * size[W_GROUP] + filter_ * size[W_FILTER] + c * size[W_CHANNEL],
+            )
+            for r in range(TAPS):
+                line = pointer(source, r * size[W_ROW])
+                target = pointer(taps, r * TAPS * width)
+                pack_lanes(line, size[W_COL], size[W_FILTER], used, TAPS, target, width)
+            transform(
+                three_taps,
+                TAPS,
+                POINTS,
+                taps,
+                TAPS * width,
+                width,
+                zero(work),
+                pointer(panel, c * row + j),
+                POINTS * depth * row,
+                depth * row,
+            )
+
+
+@Kernel
+def winograd_block(task, slot, size, table, x, weight, bias, y, work):
+    """Take a block of lines of tiles through its share of one group's filters."""
+    cols, depth, panels = size[COLS], size[DEPTH], size[PANELS]
+    width = lanes(work)
+    row = cols * width
+    rest, block = divmod(task, size[BLOCKS])
+    group, share = divmod(rest, size[SHARES])
+    begin = block * size[BLOCK_LINES]
+    end = min(begin + size[BLOCK_LINES], size[LINES])
+    points = POINTS * POINTS
+    strip = size[BLOCK_TILES] * width  # one vector of channels of all tiles, at one point
+    plane = size[BLOCK_TILES] * depth  # all channels, at one point ...
+    sums_plane = size[BLOCK_TILES] * row  # ... and in the products
+    seen = pointer(work, size[SLOTS] + slot * size[SLOT])
+    sums = pointer(seen, size[SUMS])
+    line_buffer = pointer(seen, size[LINE])
+
+    tiles = 0
+    for number in range(begin, end):
+        line = size[LINE_TABLE] + number * LINE_FIELDS
+        pitch = (table[line + TILES] * OUTPUTS + TAPS - 1) * width
+        source = pointer(x, group * size[X_GROUP] + table[line + X_BASE])
+        for channel in range(0, size[CHANNELS], width):
+            used = min(size[CHANNELS] - channel, width)
+            pack_lane_box(
+                pointer(source, channel * size[X_CHANNEL]),
+                (size[X_CHANNEL], size[X_ROW], size[X_COL]),
+                (size[HEIGHT], size[WIDTH]),
+                (table[line + TOP], table[line + LEFT]),
+                (POINTS, table[line + TILES] * OUTPUTS + TAPS - 1),
+                used,
+                line_buffer,
+            )
+            for t in range(table[line + TILES]):
+                transform(
+                    image,
+                    POINTS,
+                    POINTS,
+                    pointer(line_buffer, t * OUTPUTS * width),
+                    pitch,
+                    width,
+                    zero(work),
+                    pointer(seen, channel // width * strip + (tiles + t) * width),
+                    POINTS * plane,
+                    plane,
+                )
+        tiles += table[line + TILES]
+
+    for part in range(share * panels // size[SHARES], (share + 1) * panels // size[SHARES]):
+        panel = pointer(work, (group * panels + part) * points * depth * row)
+        for point in range(points):
+            out = pointer(sums, point * sums_plane)
+            for i in range(0, tiles * row, width):
+                store(out, i, zero(work))
+            accumulate(
+                pointer(seen, point * plane),
+                table,
+                size[TILE_OFFSETS],
+                tiles,
+                size[STEP_OFFSETS],
+                size[CHANNELS],
+                pointer(panel, point * depth * row),
+                out,
+                cols,
+            )
+        for j in range(0, row, width):
+            filter_ = part * row + j
+            used = min(size[FILTERS] - filter_, width)
+            if used <= 0:
+                break
+            first = 0
+            biases = load_first(bias, group * size[FILTERS] + filter_, used)
+            for number in range(begin, end):
+                line = size[LINE_TABLE] + number * LINE_FIELDS
+                pitch = table[line + TILES] * OUTPUTS * width
+                for t in range(table[line + TILES]):
+                    transform(
+                        four_outputs,
+                        POINTS,
+                        OUTPUTS,
+                        pointer(sums, (first + t) * row + j),
+                        POINTS * sums_plane,
+                        sums_plane,
+                        biases,
+                        pointer(line_buffer, t * OUTPUTS * width),
+                        pitch,
+                        width,
+                    )
+                first += table[line + TILES]
+                result = pointer(
+                    y, group * size[Y_GROUP] + filter_ * size[Y_FILTER] + table[line + Y_BASE]
+                )
+                for i in range(table[line + DOWN]):
+                    unpack_lanes(
+                        pointer(line_buffer, i * pitch),
+                        width,
+                        table[line + ACROSS],
+                        pointer(result, i * size[Y_ROW]),
+                        size[Y_COL],
+                        size[Y_FILTER],
+                        used,
+                    )
+
+
+def tile_lines(pixels: Ints, x: Layout, y: Layout, before: Ints, most: int) -> Table:
+    """Lines of at most ``most`` tiles that cover the output pixels (N, O, P, Q): a row each."""
+    batch, planes, down, across = pixels
+    tiles = ceil(across / OUTPUTS)
+    per_line = ceil(tiles / ceil(tiles / most))
+    starts = [range(batch), range(planes), range(0, down, OUTPUTS), range(0, tiles, per_line)]
+    n, o, p, t = (axis.ravel() for axis in np.meshgrid(*starts, indexing="ij"))
+    q = t * OUTPUTS
+    rows = np.empty((len(n), LINE_FIELDS), np.int64)
+    rows[:, X_BASE] = n * x.strides[0] + o * x.strides[3]
+    rows[:, Y_BASE] = n * y.strides[0] + o * y.strides[3] + p * y.strides[4] + q * y.strides[5]
+    rows[:, TOP] = p - before[1]
+    rows[:, LEFT] = q - before[2]
+    rows[:, TILES] = np.minimum(per_line, tiles - t)
+    rows[:, DOWN] = np.minimum(OUTPUTS, down - p)
+    rows[:, ACROSS] = np.minimum(rows[:, TILES] * OUTPUTS, across - q)
+    return rows
+
+
+class _Plan:
+    """All that a call needs apart from the arrays themselves."""
+
+    def __init__(
+        self,
+        x_layout: tuple[Ints, Ints],
+        w_layout: tuple[Ints, Ints],
+        y_layout: tuple[Ints, Ints],
+        before: Ints,
+        dtype: np.dtype[Any],
+        threads: int,
+    ) -> None:
+        x, w, y = (layout(*each, dtype.itemsize) for each in (x_layout, w_layout, y_layout))
+        width = VECTOR_BITS // 8 // dtype.itemsize
+        groups, filters, channels = w.shape[:3]
+        pixels = (y.shape[0], *y.shape[3:])
+        depth = ceil(channels / width) * width
+        cols = columns(filters, width, MAX_COLS)
+        row = cols * width
+        panels = ceil(filters / row)
+        points = POINTS * POINTS
+
+        # The transformed tiles of a block and their products fill the second-level cache; but
+        # fewer than 24 tiles would make too little of every panel that is read.
+        room = L2_BYTES // (points * (depth + row) * dtype.itemsize)
+        most = max(room // ROWS, 4) * ROWS
+        lines = tile_lines(pixels, x, y, before, most)
+        per_line = int(lines[:, TILES].max())
+        block_lines = max(1, min(most // per_line, ceil(len(lines) * groups / (2 * threads))))
+        blocks = ceil(len(lines) / block_lines)
+        shares = min(panels, ceil(2 * threads / (groups * blocks)))
+        tiles = ceil(block_lines * per_line / ROWS) * ROWS
+
+        tables = Tables()
+        line_table = tables.add(lines)
+        slots = groups * panels * points * depth * row
+        seen = points * tiles * depth
+        sums = points * tiles * row
+        line_buffer = POINTS * (per_line * OUTPUTS + TAPS - 1) * width
+        slot = spread(seen + sums + line_buffer, width)
+        self.size = np.array(
+            (
+                filters,
+                channels,
+                depth,
+                cols,
+                panels,
+                shares,
+                blocks,
+                block_lines,
+                len(lines),
+                *x.shape[4:],
+                *x.strides[1:3],
+                *x.strides[4:],
+                *w.strides[:3],
+                *w.strides[4:],
+                *y.strides[1:3],
+                *y.strides[4:],
+                line_table,
+                tables.add(offsets((tiles,), (width,))),
+                tables.add(offsets((depth // width, width), (tiles * width, 1))),
+                tiles,
+                slots,
+                slot,
+                seen,
+                seen + sums,
+            ),
+            np.int64,
+        )
+        self.table = tables.joined()
+        chunks = ceil(channels / FILTER_CHUNK)
+        self.stages = np.array(
+            [
+                (transform_filters.address(dtype), groups * panels * chunks),
+                (winograd_block.address(dtype), groups * blocks * shares),
+            ],
+            np.int64,
+        )
+        self.work = slots + threads * slot
+        tiles_in_all = int(lines[:, TILES].sum())
+        self.operations = 2 * groups * points * tiles_in_all * channels * filters
+        self.no_bias = np.zeros(groups * filters, dtype)
+
+
+_plan = lru_cache(maxsize=256)(_Plan)
+
+
+def correlate(
+    x: NDArray[Any],
+    weight: NDArray[Any],
+    bias: NDArray[Any] | None,
+    y: NDArray[Any],
+    before: Ints,
+) -> None:
+    """Write the correlation of ``x`` with 1x3x3 filters, plus ``bias``, into ``y``.
+
+    Parameters
+    ----------
+    x : (N, G, C/G, D, H, W)
+    weight : (G, K/G, C/G, 1, 3, 3)
+    bias : (K,) contiguous, or None for zeros
+    y : (N, G, K/G, D, P, Q)
+    before : (d, h, w)
+        Zero padding ahead of each axis, none for the first.
+
+    All arrays have one dtype and any strides; none is empty.
+    """
+    x, weight = aligned(x), aligned(weight)
+    dtype = x.dtype
+    plan = _plan(
+        (x.shape, x.strides),
+        (weight.shape, weight.strides),
+        (y.shape, y.strides),
+        before,
+        dtype,
+        driver.threads(),
+    )
+    driver.run(
+        plan.stages,
+        plan.operations,
+        plan.size,
+        plan.table,
+        origin(x),
+        origin(weight),
+        plan.no_bias if bias is None else bias,
+        origin(y),
+        workspace(plan.work, dtype),
+    )

@@ -1,0 +1,370 @@
+"""Winograd's algorithm for the gradient of 3x3 filters of stride 1.
+
+The correlation of a tile of x with a tile of dy, 3x3 results of 4x4 taps, takes as many products as
+a tile of the forward map, and meets the same points (``transforms.py``): summed over tiles,
+
+    dw = A' [sum_tile (G dy G') * (B' x B)] A
+
+is at each point a product of two matrices, out[c, k] = sum_tile image[tile, c] taps[tile, k]: the
+micro-kernel with channels as rows, tiles as steps and filters as lanes. The sum is divided into
+*shares*, whose number depends on the problem alone and which are added in order.
+"""
+
+from functools import lru_cache
+from math import ceil
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import driver
+from .blocks import Ints, Tables, columns, offsets, spread
+from .host import L2_BYTES, VECTOR_BITS
+from .kernel import Kernel
+from .packing import pack_lane_box, unpack_lanes
+from .simd import lanes, load, pointer, store, zero
+from .tile import MAX_COLS, ROWS, accumulate
+from .transforms import OUTPUTS, POINTS, TAPS, four_taps, image, three_outputs, transform
+from .views import aligned, layout, origin
+from .winograd import (
+    ACROSS,
+    DOWN,
+    LEFT,
+    LINE_FIELDS,
+    TILES,
+    TOP,
+    X_BASE,
+    Y_BASE,
+    tile_lines,
+)
+from .workspace import workspace
+
+# Sums of one task: beyond this, panels of filters are divided among tasks, each of which transforms
+# the image anew.
+SUMS_BYTES = 4 * 2**20
+# Shares are made until there are this many tasks, in bounded memory.
+TASKS = 16
+SHARES_BYTES = 16 * 2**20
+# Channels that one task of the last stage takes back from the points.
+CHUNK = 16
+
+# Fields of `size`.
+(
+    FILTERS,  # K/G
+    CHANNELS,  # C/G
+    DEPTH,  # channels rounded up to vectors
+    COLS,  # vectors in a row of a panel
+    PANELS,  # panels to a group
+    PARTS,  # tasks among which they are divided
+    SHARES,
+    LINES,
+    BLOCK_LINES,
+    BLOCK_TILES,
+    HEIGHT,
+    WIDTH,
+    X_GROUP,  # strides
+    X_CHANNEL,
+    X_ROW,
+    X_COL,
+    Y_GROUP,
+    Y_FILTER,
+    Y_ROW,
+    Y_COL,
+    W_GROUP,
+    W_FILTER,
+    W_CHANNEL,
+    W_ROW,
+    W_COL,
+    LINE_TABLE,  # where in `table`: lines, offsets of tiles, of channels
+    TILE_OFFSETS,
+    CHANNEL_OFFSETS,
+    SUMS,  # numbers in the sums of one panel
+    SLOTS,  # where in `work` the slots begin, how far apart they are, and what one holds
+    SLOT,
+    TAPS_AT,
+    LINE,
+) = range(33)
+
+
+@Kernel
+def winograd_share(task, slot, size, table, dy, x, unused, dw, work):
+    """Sum one share of the lines of tiles, for some panels of filters, at the points."""
+    cols, depth, panels, shares = size[COLS], size[DEPTH], size[PANELS], size[SHARES]
+    width = lanes(work)
+    row = cols * width
+    rest, share = divmod(task, shares)
+    group, part = divmod(rest, size[PARTS])
+    first_panel = part * panels // size[PARTS]
+    last_panel = (part + 1) * panels // size[PARTS]
+    points = POINTS * POINTS
+    strip = size[BLOCK_TILES] * width
+    plane = size[BLOCK_TILES] * depth
+    taps_plane = size[BLOCK_TILES] * row
+    sums_plane = size[SUMS] // points
+    seen = pointer(work, size[SLOTS] + slot * size[SLOT])
+    taps = pointer(seen, size[TAPS_AT])
+    line_buffer = pointer(seen, size[LINE])
+
+    for panel in range(first_panel, last_panel):
+        sums = pointer(work, ((group * panels + panel) * shares + share) * size[SUMS])
+        for i in range(0, size[SUMS], width):
+            store(sums, i, zero(work))
+
+    end = (share + 1) * size[LINES] // shares
+    for begin in range(share * size[LINES] // shares, end, size[BLOCK_LINES]):
+        stop = min(begin + size[BLOCK_LINES], end)
+        tiles = 0
+        for number in range(begin, stop):
+            line = size[LINE_TABLE] + number * LINE_FIELDS
+            across = table[line + TILES] * OUTPUTS + TAPS - 1
+            source = pointer(x, group * size[X_GROUP] + table[line + X_BASE])
+            for channel in range(0, size[CHANNELS], width):
+                pack_lane_box(
+                    pointer(source, channel * size[X_CHANNEL]),
+                    (size[X_CHANNEL], size[X_ROW], size[X_COL]),
+                    (size[HEIGHT], size[WIDTH]),
+                    (table[line + TOP], table[line + LEFT]),
+                    (POINTS, across),
+                    min(size[CHANNELS] - channel, width),
+                    line_buffer,
+                )
+                for t in range(table[line + TILES]):
+                    transform(
+                        image,
+                        POINTS,
+                        POINTS,
+                        pointer(line_buffer, t * OUTPUTS * width),
+                        across * width,
+                        width,
+                        zero(work),
+                        pointer(seen, channel // width * strip + (tiles + t) * width),
+                        POINTS * plane,
+                        plane,
+                    )
+            tiles += table[line + TILES]
+
+        for panel in range(first_panel, last_panel):
+            first = 0
+            for number in range(begin, stop):
+                line = size[LINE_TABLE] + number * LINE_FIELDS
+                across = table[line + TILES] * OUTPUTS
+                source = pointer(dy, group * size[Y_GROUP] + table[line + Y_BASE])
+                for j in range(0, row, width):
+                    filter_ = panel * row + j
+                    pack_lane_box(
+                        pointer(source, filter_ * size[Y_FILTER]),
+                        (size[Y_FILTER], size[Y_ROW], size[Y_COL]),
+                        (table[line + DOWN], table[line + ACROSS]),
+                        (0, 0),
+                        (OUTPUTS, across),
+                        min(max(size[FILTERS] - filter_, 0), width),
+                        line_buffer,
+                    )
+                    for t in range(table[line + TILES]):
+                        transform(
+                            four_taps,
+                            OUTPUTS,
+                            POINTS,
+                            pointer(line_buffer, t * OUTPUTS * width),
+                            across * width,
+                            width,
+                            zero(work),
+                            pointer(taps, (first + t) * row + j),
+                            POINTS * taps_plane,
+                            taps_plane,
+                        )
+                first += table[line + TILES]
+            sums = pointer(work, ((group * panels + panel) * shares + share) * size[SUMS])
+            for point in range(points):
+                accumulate(
+                    pointer(seen, point * plane),
+                    table,
+                    size[CHANNEL_OFFSETS],
+                    size[CHANNELS],
+                    size[TILE_OFFSETS],
+                    tiles,
+                    pointer(taps, point * taps_plane),
+                    pointer(sums, point * sums_plane),
+                    cols,
+                )
+
+
+@Kernel
+def winograd_total(task, slot, size, table, dy, x, unused, dw, work):
+    """Add up the shares of some channels of one panel, in order, and take them back to ``dw``."""
+    cols, shares = size[COLS], size[SHARES]
+    width = lanes(work)
+    row = cols * width
+    chunks = (size[CHANNELS] + CHUNK - 1) // CHUNK
+    whole, chunk = divmod(task, chunks)
+    group, panel = divmod(whole, size[PANELS])
+    points = POINTS * POINTS
+    sums_plane = size[SUMS] // points
+    sums = pointer(work, whole * shares * size[SUMS])
+    totals = pointer(work, size[SLOTS] + slot * size[SLOT])
+    taps = pointer(totals, points * width)
+    for j in range(0, row, width):
+        filter_ = panel * row + j
+        used = min(size[FILTERS] - filter_, width)
+        if used <= 0:
+            break
+        for c in range(chunk * CHUNK, min((chunk + 1) * CHUNK, size[CHANNELS])):
+            for point in range(points):
+                place = point * sums_plane + c * row + j
+                total = load(sums, place)
+                for share in range(1, shares):
+                    total = total + load(sums, place + share * size[SUMS])
+                store(totals, point * width, total)
+            transform(
+                three_outputs,
+                POINTS,
+                TAPS,
+                totals,
+                POINTS * width,
+                width,
+                zero(work),
+                taps,
+                TAPS * width,
+                width,
+            )
+            for i in range(TAPS):
+                place = (
+                    group * size[W_GROUP]
+                    + filter_ * size[W_FILTER]
+                    + c * size[W_CHANNEL]
+                    + i * size[W_ROW]
+                )
+                unpack_lanes(
+                    pointer(taps, i * TAPS * width),
+                    width,
+                    TAPS,
+                    pointer(dw, place),
+                    size[W_COL],
+                    size[W_FILTER],
+                    used,
+                )
+
+
+class _Plan:
+    """All that a gradient of the filters needs apart from the arrays themselves."""
+
+    def __init__(
+        self,
+        dy_layout: tuple[Ints, Ints],
+        x_layout: tuple[Ints, Ints],
+        dw_layout: tuple[Ints, Ints],
+        before: Ints,
+        dtype: np.dtype[Any],
+        threads: int,
+    ) -> None:
+        dy, x, dw = (layout(*each, dtype.itemsize) for each in (dy_layout, x_layout, dw_layout))
+        width = VECTOR_BITS // 8 // dtype.itemsize
+        groups, filters, channels = dw.shape[:3]
+        pixels = (dy.shape[0], *dy.shape[3:])
+        depth = ceil(channels / width) * width
+        cols = columns(filters, width, MAX_COLS)
+        row = cols * width
+        panels = ceil(filters / row)
+        points = POINTS * POINTS
+        sums = points * ceil(channels / ROWS) * ROWS * row
+
+        # The transformed tiles of a block fill the second-level cache.
+        most = max(L2_BYTES // (points * (depth + row) * dtype.itemsize), 24)
+        lines = tile_lines(pixels, x, dy, before, most)
+        per_line = int(lines[:, TILES].max())
+        block_lines = max(1, most // per_line)
+        tiles = block_lines * per_line
+        parts = min(panels, ceil(panels * sums * dtype.itemsize / SUMS_BYTES))
+        shares = min(
+            ceil(TASKS / (groups * parts)),
+            max(1, SHARES_BYTES // (groups * panels * sums * dtype.itemsize)),
+            ceil(len(lines) / block_lines),
+        )
+
+        tables = Tables()
+        line_table = tables.add(lines)
+        slots = groups * panels * shares * sums
+        seen = points * tiles * depth
+        taps = points * tiles * row
+        line_buffer = POINTS * (per_line * OUTPUTS + TAPS - 1) * width
+        slot = spread(seen + taps + line_buffer + points * width, width)
+        self.size = np.array(
+            (
+                filters,
+                channels,
+                depth,
+                cols,
+                panels,
+                parts,
+                shares,
+                len(lines),
+                block_lines,
+                tiles,
+                *x.shape[4:],
+                *x.strides[1:3],
+                *x.strides[4:],
+                *dy.strides[1:3],
+                *dy.strides[4:],
+                *dw.strides[:3],
+                *dw.strides[4:],
+                line_table,
+                tables.add(offsets((tiles,), (width,))),
+                tables.add(offsets((depth // width, width), (tiles * width, 1))),
+                sums,
+                slots,
+                slot,
+                seen,
+                seen + taps,
+            ),
+            np.int64,
+        )
+        self.table = tables.joined()
+        self.stages = np.array(
+            [
+                (winograd_share.address(dtype), groups * parts * shares),
+                (winograd_total.address(dtype), groups * panels * ceil(channels / CHUNK)),
+            ],
+            np.int64,
+        )
+        self.work = slots + threads * slot
+        self.operations = 2 * groups * points * int(lines[:, TILES].sum()) * channels * filters
+        self.unused = np.zeros(1, dtype)
+
+
+_plan = lru_cache(maxsize=256)(_Plan)
+
+
+def grad_weight(dy: NDArray[Any], x: NDArray[Any], dw: NDArray[Any], before: Ints) -> None:
+    """Write the correlation of ``x`` with ``dy`` into ``dw``.
+
+    Parameters
+    ----------
+    dy : (N, G, K/G, D, P, Q)
+    x : (N, G, C/G, D, H, W)
+    dw : (G, K/G, C/G, 1, 3, 3)
+    before : (d, h, w)
+        Zero padding ahead of each axis, none for the first.
+
+    All arrays have one dtype and any strides; none is empty.
+    """
+    dy, x = aligned(dy), aligned(x)
+    dtype = x.dtype
+    plan = _plan(
+        (dy.shape, dy.strides),
+        (x.shape, x.strides),
+        (dw.shape, dw.strides),
+        before,
+        dtype,
+        driver.threads(),
+    )
+    driver.run(
+        plan.stages,
+        plan.operations,
+        plan.size,
+        plan.table,
+        origin(dy),
+        origin(x),
+        plan.unused,
+        origin(dw),
+        workspace(plan.work, dtype),
+    )
