@@ -98,7 +98,9 @@ def correlate_block(task, slot, size, table, x, weight, bias, y, work):
             for j in range(0, row, width):
                 store(sums, i * row + j, load(panel, j))
         steps = pointer(panel, row)
-        accumulate(image, table, size[X_PIXELS], pixels, size[X_STEPS], depth, steps, sums, cols)
+        accumulate(
+            image, table, size[X_PIXELS], pixels, size[X_STEPS], depth, steps, sums, True, cols
+        )
         first = part * row
         result = pointer(y, group * size[Y_GROUP] + first * size[Y_FILTER] + table[block + RESULT])
         valid = size[FILTERS] - first

@@ -107,7 +107,9 @@ def grad_share(task, slot, size, table, dy, x, unused, dw, work):
         )
         image = see_block(x, size, table, block, group, channel, channels, slab)
         rows = channels * size[TAPS]
-        accumulate(image, table, size[X_STEPS], rows, size[X_PIXELS], pixels, panel, sums, cols)
+        accumulate(
+            image, table, size[X_STEPS], rows, size[X_PIXELS], pixels, panel, sums, True, cols
+        )
 
 
 @Kernel

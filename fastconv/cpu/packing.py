@@ -100,18 +100,20 @@ def pack_lanes(source, step, distance, used, count, target, row):
     if distance == 1:
         for i in range(count):
             store(target, i * row, load_first(source, i * step, used))
-    elif step == 1:
+    elif step == 1 or step == -1:
         square = square_tile(target)
         for i in range(0, count, width):
             length = min(width, count - i)
+            start = i if step == 1 else 1 - i - length
             for lane in range(width):
                 if lane < used:
-                    square[lane, 0] = load_first(source, i + lane * distance, length)
+                    square[lane, 0] = load_first(source, start + lane * distance, length)
                 else:
                     square[lane, 0] = zero(target)
             transpose(square)
             for k in range(length):
-                store(target, (i + k) * row, square[k, 0])
+                at = k if step == 1 else length - 1 - k
+                store(target, (i + at) * row, square[k, 0])
     else:
         for i in range(count):
             if used < width:
@@ -198,12 +200,7 @@ def pack_panel(source, distance, valid, table, offsets, runs, step, count, targe
             length = min(element(table, run), count) - i
             start = pointer(base, element(table, offsets + i))
             place = pointer(target, i * row + first)
-            if step == -1:  # a flipped filter: backwards on both sides
-                last = length - 1
-                start, place = pointer(start, -last), pointer(place, last * row)
-                pack_lanes(start, 1, distance, used, length, place, -row)
-            else:
-                pack_lanes(start, step, distance, used, length, place, row)
+            pack_lanes(start, step, distance, used, length, place, row)
             i += length
 
 

@@ -37,7 +37,7 @@ def depth_step(cols):
 
 
 @inline
-def _accumulate_rows(x, table, rows, last_row, steps, depth, panel, out, cols):
+def _accumulate_rows(x, table, rows, last_row, steps, depth, panel, out, add, cols):
     # x[rows[i] + steps[s]] for ROWS rows; rows past the last one repeat it and are never used.
     width = lanes(out)
     acc = tile(out, ROWS, MAX_COLS)
@@ -56,12 +56,12 @@ def _accumulate_rows(x, table, rows, last_row, steps, depth, panel, out, cols):
     for i in range(ROWS):
         for j in range(cols):
             place = (i * cols + j) * width
-            store(out, place, load(out, place) + acc[i, j])
+            store(out, place, load(out, place) + acc[i, j] if add else acc[i, j])
 
 
 @device
-def accumulate(x, table, rows, count, steps, depth, panel, out, cols):
-    """``out[i, :] += sum_s x[table[rows + i] + table[steps + s]] * panel[s, :]``.
+def accumulate(x, table, rows, count, steps, depth, panel, out, add, cols):
+    """``out[i, :] (+)= sum_s x[table[rows + i] + table[steps + s]] * panel[s, :]``.
 
     Parameters
     ----------
@@ -74,6 +74,8 @@ def accumulate(x, table, rows, count, steps, depth, panel, out, cols):
     out : pointer to (count rounded up to ROWS, cols * lanes)
         Sums of at most ``depth_step`` products are added to it at a time, which also keeps the
         rounding error of long reductions low. Rows from ``count`` on come out undefined.
+    add : bool
+        Whether to add to what ``out`` holds or to replace it.
     cols : int
         Vectors in a row of ``panel`` and ``out``, 1 to MAX_COLS.
     """
@@ -83,14 +85,15 @@ def accumulate(x, table, rows, count, steps, depth, panel, out, cols):
         length = min(block, depth - first)
         part = pointer(panel, first * width)
         step = steps + first
+        more = add or first > 0
         for i in range(0, count, ROWS):
             row, last, place = rows + i, rows + count - 1, pointer(out, i * width)
             # The literal unrolls the loops over a tile's columns.
             if cols == 4:
-                _accumulate_rows(x, table, row, last, step, length, part, place, 4)
+                _accumulate_rows(x, table, row, last, step, length, part, place, more, 4)
             elif cols == 3:
-                _accumulate_rows(x, table, row, last, step, length, part, place, 3)
+                _accumulate_rows(x, table, row, last, step, length, part, place, more, 3)
             elif cols == 2:
-                _accumulate_rows(x, table, row, last, step, length, part, place, 2)
+                _accumulate_rows(x, table, row, last, step, length, part, place, more, 2)
             else:
-                _accumulate_rows(x, table, row, last, step, length, part, place, 1)
+                _accumulate_rows(x, table, row, last, step, length, part, place, more, 1)

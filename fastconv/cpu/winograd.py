@@ -21,7 +21,7 @@ from .blocks import Ints, Table, Tables, columns, offsets, spread
 from .host import L2_BYTES, VECTOR_BITS
 from .kernel import Kernel
 from .packing import pack_lane_box, pack_lanes, unpack_lanes
-from .simd import lanes, load_first, pointer, store, zero
+from .simd import lanes, load_first, pointer, zero
 from .tile import MAX_COLS, ROWS, accumulate
 from .transforms import OUTPUTS, POINTS, TAPS, four_outputs, image, three_taps, transform
 from .views import Layout, aligned, layout, origin
@@ -90,10 +90,13 @@ def transform_filters(task, slot, size, table, x, weight, bias, y, work):
                 weight,
                 group * size[W_GROUP] + filter_ * size[W_FILTER] + c * size[W_CHANNEL],
             )
-            for r in range(TAPS):
-                line = pointer(source, r * size[W_ROW])
-                target = pointer(taps, r * TAPS * width)
-                pack_lanes(line, size[W_COL], size[W_FILTER], used, TAPS, target, width)
+            if size[W_ROW] == TAPS * size[W_COL]:  # also of a flipped filter
+                pack_lanes(source, size[W_COL], size[W_FILTER], used, TAPS * TAPS, taps, width)
+            else:
+                for r in range(TAPS):
+                    line = pointer(source, r * size[W_ROW])
+                    target = pointer(taps, r * TAPS * width)
+                    pack_lanes(line, size[W_COL], size[W_FILTER], used, TAPS, target, width)
             transform(
                 three_taps,
                 TAPS,
@@ -160,9 +163,6 @@ def winograd_block(task, slot, size, table, x, weight, bias, y, work):
     for part in range(share * panels // size[SHARES], (share + 1) * panels // size[SHARES]):
         panel = pointer(work, (group * panels + part) * points * depth * row)
         for point in range(points):
-            out = pointer(sums, point * sums_plane)
-            for i in range(0, tiles * row, width):
-                store(out, i, zero(work))
             accumulate(
                 pointer(seen, point * plane),
                 table,
@@ -171,7 +171,8 @@ def winograd_block(task, slot, size, table, x, weight, bias, y, work):
                 size[STEP_OFFSETS],
                 size[CHANNELS],
                 pointer(panel, point * depth * row),
-                out,
+                pointer(sums, point * sums_plane),
+                False,
                 cols,
             )
         for j in range(0, row, width):

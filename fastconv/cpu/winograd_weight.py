@@ -43,8 +43,8 @@ from .workspace import workspace
 # the image anew.
 SUMS_BYTES = 4 * 2**20
 # Shares are made until there are this many tasks, in bounded memory.
-TASKS = 16
-SHARES_BYTES = 16 * 2**20
+TASKS = 8
+SHARES_BYTES = 48 * 2**20
 # Channels that one task of the last stage takes back from the points.
 CHUNK = 16
 
@@ -105,13 +105,8 @@ def winograd_share(task, slot, size, table, dy, x, unused, dw, work):
     taps = pointer(seen, size[TAPS_AT])
     line_buffer = pointer(seen, size[LINE])
 
-    for panel in range(first_panel, last_panel):
-        sums = pointer(work, ((group * panels + panel) * shares + share) * size[SUMS])
-        for i in range(0, size[SUMS], width):
-            store(sums, i, zero(work))
-
-    end = (share + 1) * size[LINES] // shares
-    for begin in range(share * size[LINES] // shares, end, size[BLOCK_LINES]):
+    start, end = share * size[LINES] // shares, (share + 1) * size[LINES] // shares
+    for begin in range(start, end, size[BLOCK_LINES]):
         stop = min(begin + size[BLOCK_LINES], end)
         tiles = 0
         for number in range(begin, stop):
@@ -185,6 +180,7 @@ def winograd_share(task, slot, size, table, dy, x, unused, dw, work):
                     tiles,
                     pointer(taps, point * taps_plane),
                     pointer(sums, point * sums_plane),
+                    begin > start,
                     cols,
                 )
 
@@ -227,22 +223,16 @@ def winograd_total(task, slot, size, table, dy, x, unused, dw, work):
                 TAPS * width,
                 width,
             )
-            for i in range(TAPS):
-                place = (
-                    group * size[W_GROUP]
-                    + filter_ * size[W_FILTER]
-                    + c * size[W_CHANNEL]
-                    + i * size[W_ROW]
-                )
-                unpack_lanes(
-                    pointer(taps, i * TAPS * width),
-                    width,
-                    TAPS,
-                    pointer(dw, place),
-                    size[W_COL],
-                    size[W_FILTER],
-                    used,
-                )
+            place = group * size[W_GROUP] + filter_ * size[W_FILTER] + c * size[W_CHANNEL]
+            result = pointer(dw, place)
+            step, distance = size[W_COL], size[W_FILTER]
+            if size[W_ROW] == TAPS * step:
+                unpack_lanes(taps, width, TAPS * TAPS, result, step, distance, used)
+            else:
+                for r in range(TAPS):
+                    line = pointer(taps, r * TAPS * width)
+                    to = pointer(result, r * size[W_ROW])
+                    unpack_lanes(line, width, TAPS, to, step, distance, used)
 
 
 class _Plan:
