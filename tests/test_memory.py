@@ -1,0 +1,68 @@
+"""No call needs more scratch memory than its arrays take, and 64 MiB."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+import fastconv
+
+MIB = 2**20
+
+LAYERS = {
+    "wide": ((2, 64, 112, 112), (64, 64, 3, 3), {"padding": 1}),
+    "deep": ((4, 512, 7, 7), (512, 512, 3, 3), {"padding": 1}),
+    "pointwise": ((2, 256, 56, 56), (64, 256, 1, 1), {}),
+    "strided": ((2, 128, 56, 56), (128, 128, 3, 3), {"stride": 2, "padding": 1}),
+    "stem": ((2, 3, 224, 224), (64, 3, 7, 7), {"stride": 2, "padding": 3}),
+    "depthwise": ((2, 144, 56, 56), (144, 1, 3, 3), {"padding": 1, "groups": 144}),
+    "filter": ((1, 1, 1024, 1024), (1, 1, 31, 31), {"padding": 15}),
+    "volume": ((1, 32, 24, 48, 48), (32, 32, 3, 3, 3), {"padding": 1}),
+    "signal": ((1, 64, 16000), (64, 64, 2), {"dilation": 512}),
+}
+
+
+def peak_of(call):
+    """Bytes that ``call`` needs at most at any time, its result among them."""
+    fastconv.free_workspace()
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_scratch_memory(name):
+    x_shape, w_shape, options = LAYERS[name]
+    conv, backward = (
+        getattr(fastconv, f"conv{len(x_shape) - 2}d{part}") for part in ("", "_backward")
+    )
+    x, w = np.ones(x_shape, np.float32), np.ones(w_shape, np.float32)
+    y = conv(x, w, **options)  # compiles, plans
+    backward(y, x, w, **options)
+    arrays = x.nbytes + w.nbytes + y.nbytes
+    assert peak_of(lambda: conv(x, w, **options)) - y.nbytes <= arrays + 64 * MIB
+    for i, result in enumerate((x, w)):
+        needs = (i == 0, i == 1, False)
+        peak = peak_of(lambda needs=needs: backward(y, x, w, needs=needs, **options))
+        assert peak - result.nbytes <= arrays + 64 * MIB
+
+
+def test_workspace_is_given_back():
+    x, w = np.ones((1, 64, 112, 112), np.float32), np.ones((64, 64, 3, 3), np.float32)
+    fastconv.conv2d(x, w)
+    tracemalloc.start()
+    try:
+        fastconv.free_workspace()
+        before = tracemalloc.get_traced_memory()[0]
+        fastconv.conv2d(x, w)
+        kept = tracemalloc.get_traced_memory()[0] - before
+        assert 0 < kept <= 64 * MIB
+        fastconv.conv2d(x, w)
+        assert tracemalloc.get_traced_memory()[0] - before < kept + MIB
+        fastconv.free_workspace()
+        assert tracemalloc.get_traced_memory()[0] - before < MIB
+    finally:
+        tracemalloc.stop()
