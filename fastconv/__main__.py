@@ -9,9 +9,10 @@ import sys
 from collections.abc import Callable, Sequence
 
 from . import __version__
-from .demo import command as demo
+from .bench.command import add_parser as add_bench
+from .demo.command import add_parser as add_demo
 
-COMMANDS = (demo.add_parser,)
+COMMANDS = (add_bench, add_demo)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

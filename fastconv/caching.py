@@ -22,9 +22,10 @@ from .config import cache_root, caching_enabled
 
 @functools.cache
 def _source_key() -> str:
-    """Digest of Numba's version and of every source file that compiled code can come from."""
+    """Digest of Numba's version and of every source file that cached code comes from."""
     digest = hashlib.sha256(numba.__version__.encode())
-    for source in sorted(Path(__file__).parent.rglob("*.py")):
+    package = Path(__file__).parent
+    for source in sorted([package / "reference.py", *package.glob("cpu/*.py")]):
         digest.update(source.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -21,15 +21,18 @@ from .host import VECTOR_BITS
 from .image import BLOCK_FIELDS, BLOCK_TABLE, IMAGE_FIELDS, PIXELS, RESULT, ImageBlocks, see_block
 from .kernel import Kernel
 from .packing import pack_panel, unpack_panel
-from .simd import lanes, load, pointer, store, zero
+from .simd import lanes, load, pointer, store
 from .tile import MAX_COLS, ROWS, accumulate
 from .views import aligned, layout, origin
 from .workspace import workspace
 
 # Pixels to a block: a panel of 256 x 64 floats is 64 KiB.
 BLOCK_PIXELS = 256
-# Sums that one task keeps: 1024 x 64 floats are 256 KiB, a part of the second-level cache.
+# Sums for one panel that one task keeps: 1024 x 64 floats are 256 KiB. It takes as many panels as
+# keep its sums in a cache, so that a block of x serves them all: with one, a 1x1 layer of 512
+# filters read x 8 times from memory and took twice as long.
 TASK_ROWS = 1024
+SUMS_BYTES = 2**20
 # Shares are made until there are this many tasks, each of some size, in bounded memory.
 TASKS = 16
 SHARE_OPERATIONS = 2_000_000
@@ -46,6 +49,7 @@ PIECE = 256
     TAPS,
     COLS,  # vectors in a row of a panel
     PANELS,  # panels to a group
+    PARTS,  # tasks among which they are divided
     SHARES,
     BLOCKS,
     Y_GROUP,  # strides of dy and dw
@@ -66,50 +70,57 @@ PIECE = 256
     SLOTS,  # where in `work` the slots begin, how far apart they are, where in one the slab is
     SLOT,
     SLAB,
-) = range(IMAGE_FIELDS, IMAGE_FIELDS + 27)
+) = range(IMAGE_FIELDS, IMAGE_FIELDS + 28)
 
 
 @Kernel
 def grad_share(task, slot, size, table, dy, x, unused, dw, work):
-    """Sum one share of the pixels for one panel of filters and one chunk of channels."""
+    """Sum one share of the pixels for some panels of filters and one chunk of channels."""
     cols, shares, blocks = size[COLS], size[SHARES], size[BLOCKS]
     width = lanes(work)
     row = cols * width
     rest, share = divmod(task, shares)
     rest, chunk = divmod(rest, size[CHUNKS])
-    group, part = divmod(rest, size[PANELS])
+    group, part = divmod(rest, size[PARTS])
+    first_panel = part * size[PANELS] // size[PARTS]
+    last_panel = (part + 1) * size[PANELS] // size[PARTS]
     channel = chunk * size[CHUNK]
     channels = min(size[CHUNK], size[CHANNELS] - channel)
-    first = part * row
-    valid = size[FILTERS] - first
-    sums = pointer(work, task * size[SUMS])
-    for i in range(0, size[SUMS], width):
-        store(sums, i, zero(work))
+    rows = channels * size[TAPS]
     panel = pointer(work, size[SLOTS] + slot * size[SLOT])
     slab = pointer(panel, size[SLAB])
-    for number in range(share * blocks // shares, (share + 1) * blocks // shares):
+    start, end = share * blocks // shares, (share + 1) * blocks // shares
+    for number in range(start, end):
         block = size[BLOCK_TABLE] + number * BLOCK_FIELDS
         pixels = table[block + PIXELS]
-        filters = pointer(
-            dy, group * size[Y_GROUP] + first * size[Y_FILTER] + table[block + RESULT]
-        )
-        pack_panel(
-            filters,
-            size[Y_FILTER],
-            valid,
-            table,
-            size[Y_OFFSETS],
-            size[Y_RUNS],
-            size[Y_STEP],
-            pixels,
-            panel,
-            cols,
-        )
         image = see_block(x, size, table, block, group, channel, channels, slab)
-        rows = channels * size[TAPS]
-        accumulate(
-            image, table, size[X_STEPS], rows, size[X_PIXELS], pixels, panel, sums, True, cols
-        )
+        for index in range(first_panel, last_panel):
+            first = index * row
+            pack_panel(
+                pointer(dy, group * size[Y_GROUP] + first * size[Y_FILTER] + table[block + RESULT]),
+                size[Y_FILTER],
+                size[FILTERS] - first,
+                table,
+                size[Y_OFFSETS],
+                size[Y_RUNS],
+                size[Y_STEP],
+                pixels,
+                panel,
+                cols,
+            )
+            whole = (group * size[PANELS] + index) * size[CHUNKS] + chunk
+            accumulate(
+                image,
+                table,
+                size[X_STEPS],
+                rows,
+                size[X_PIXELS],
+                pixels,
+                panel,
+                pointer(work, (whole * shares + share) * size[SUMS]),
+                number > start,
+                cols,
+            )
 
 
 @Kernel
@@ -181,10 +192,12 @@ class _Plan:
         image = ImageBlocks(x, dy, tuple(extents), stride, before, dilation, chunk, block, width)
         blocks = len(image.blocks)
         wholes = groups * panels * chunks
+        parts = min(panels, ceil(panels * sums * dtype.itemsize / SUMS_BYTES))
+        tasks = groups * parts * chunks
         self.operations = 2 * groups * filters * channels * taps * prod(pixels)
         shares = min(
-            ceil(TASKS / wholes),
-            ceil(self.operations / wholes / SHARE_OPERATIONS),
+            ceil(TASKS / tasks),
+            ceil(self.operations / tasks / SHARE_OPERATIONS),
             max(1, SHARES_BYTES // (wholes * sums * dtype.itemsize)),
             blocks,
         )
@@ -207,6 +220,7 @@ class _Plan:
                 taps,
                 cols,
                 panels,
+                parts,
                 shares,
                 blocks,
                 *dy.strides[1:3],
@@ -228,7 +242,7 @@ class _Plan:
             np.int64,
         )
         self.table = tables.joined()
-        stages = [(grad_share, wholes * shares), (unpack_grad, wholes)]
+        stages = [(grad_share, tasks * shares), (unpack_grad, wholes)]
         if shares > 1:
             stages.insert(1, (add_shares, wholes * pieces))
         self.stages = np.array(

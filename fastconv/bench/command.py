@@ -1,0 +1,214 @@
+"""The command ``fastconv bench``: its options, and what it prints and writes."""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from importlib.util import find_spec
+from itertools import chain, product
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numba
+
+from . import machine, plot, report
+from .contestant import Contestant, Fastconv
+from .peers import PEERS, load_peers
+from .results import Record, Results
+from .runner import LEAST_ROUNDS, Runner, algorithms
+from .suites import MAPS, SUITES, Layer, layers_of
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+EXTRA = 'pip install "fastconv[bench]"'
+BACKENDS = ("cpu",)
+
+
+def add_parser(commands: "Commands") -> None:
+    """Add ``bench`` to the command line."""
+    parser = commands.add_parser(
+        "bench",
+        help="time layers of known networks beside other libraries",
+        description="Time convolution layers of known networks, each beside other libraries in the"
+        " same process, check every result, and compare with what the processor can do.",
+    )
+    add = parser.add_argument
+    names = ", ".join(SUITES)
+    add(
+        "--suite",
+        type=_names(SUITES),
+        nargs="+",
+        metavar="NAME",
+        help=f"layers to time, by default all: {names}",
+    )
+    maps, peers, backends = ",".join(MAPS), ",".join(PEERS), ",".join(BACKENDS)
+    add("--map", type=_names(MAPS), metavar="MAP,...", help=f"by default {maps}")
+    add("--against", type=_names(PEERS), metavar="PEER,...", help=f"by default {peers}")
+    add("--backend", type=_names(BACKENDS), default=["cpu"], metavar="NAME", help=backends)
+    add("--algorithms", action="store_true", help='also time each algorithm that "auto" chooses of')
+    add("--rounds", type=_rounds, default=7, metavar="N", help="interleaved rounds (default 7)")
+    add("--seconds", type=_seconds, default=5.0, metavar="S", help=_SECONDS_HELP)
+    add("--threads", type=_threads, metavar="N", help="cores to use, by default all")
+    add("--quick", action="store_true", help="the cheapest layer of each suite in 3 rounds")
+    add("--load", type=_results, metavar="FILE", help="report what --json wrote, measure nothing")
+    add("--json", type=_file, metavar="FILE", help="write everything measured")
+    add("--markdown", type=_file, metavar="FILE", help="write the report")
+    add("--plot", type=_file, metavar="FILE", help="draw the roofline and the ratios")
+    parser.set_defaults(run=run)
+
+
+_SECONDS_HELP = (
+    "what all rounds of one contestant may take on one layer and map (default 5): slower ones are"
+    f" timed in fewer rounds, never fewer than {LEAST_ROUNDS}"
+)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure, report, write."""
+    lacking = [name for name in ("rich", "tqdm") if find_spec(name) is None]
+    if arguments.plot and find_spec("matplotlib") is None:
+        print(f"fastconv bench: --plot needs matplotlib: {EXTRA}", file=sys.stderr)
+        return 1
+    if lacking:
+        print(f"Plain output, without {' and '.join(lacking)}: {EXTRA}", file=sys.stderr)
+    if numba.config.DISABLE_JIT:
+        print("fastconv bench: NUMBA_DISABLE_JIT leaves nothing to be timed", file=sys.stderr)
+        return 1
+    results = arguments.load or _measure(arguments)
+    if results is None:
+        print("fastconv bench: interrupted before anything was measured", file=sys.stderr)
+        return 130
+    _show(results)
+    if arguments.json:
+        results.save(arguments.json)
+    if arguments.markdown:
+        arguments.markdown.write_text(report.markdown(results), encoding="utf-8")
+    if arguments.plot:
+        plot.save(results, arguments.plot)
+    return 0
+
+
+def _measure(arguments: argparse.Namespace) -> Results | None:
+    if arguments.threads:
+        numba.set_num_threads(arguments.threads)
+    threads = numba.get_num_threads()
+    asked = arguments.against or list(PEERS)
+    contestants, left_out = load_peers(asked, threads)
+    for peer, reason in left_out.items():
+        print(f"{peer} is left out: {reason}")
+    ours: list[Contestant] = [Fastconv(), *(algorithms() if arguments.algorithms else ())]
+    packages = tuple(package for peer in asked for package in PEERS[peer][0])
+    found = machine.measure(packages)
+    suites = list(dict.fromkeys(chain(*arguments.suite))) if arguments.suite else list(SUITES)
+    rounds = LEAST_ROUNDS if arguments.quick else arguments.rounds
+    runner = Runner([*ours, *contestants], threads, rounds, arguments.seconds)
+    todo = list(product(_layers(suites, arguments.quick), arguments.map or MAPS))
+    records: list[Record] = []
+    try:
+        for layer, map_name in _progress(todo):
+            records.append(runner.measure(layer, map_name, suites))
+    except KeyboardInterrupt:
+        print(f"interrupted after {len(records)} of {len(todo)} measurements", file=sys.stderr)
+        if not records:
+            return None
+    present = tuple(peer for peer in asked if peer not in left_out)
+    return Results(
+        found.measured_again(),
+        rounds,
+        arguments.seconds,
+        runner.reference,
+        present,
+        left_out,
+        tuple(records),
+    )
+
+
+def _layers(suites: Sequence[str], quick: bool) -> list[Layer]:
+    if not quick:
+        return layers_of(suites)
+    cheapest = [min(SUITES[suite], key=lambda layer: layer.flops) for suite in suites]
+    return list(dict.fromkeys(cheapest))
+
+
+def _progress(todo: Sequence[tuple[Layer, str]]) -> Iterable[tuple[Layer, str]]:
+    if find_spec("tqdm") is None:
+        yield from todo
+        return
+    from tqdm import tqdm
+
+    with tqdm(todo, leave=False, disable=None, unit="map", smoothing=0) as bar:
+        for layer, map_name in bar:
+            bar.set_description(f"{layer.name} {map_name}")
+            yield layer, map_name
+
+
+def _show(results: Results) -> None:
+    print("\n".join(report.machine_lines(results.machine)))
+    report.layer_table(results).show()
+    if results.peers:
+        report.mean_table(results).show()
+        losses = report.loss_lines(results)
+        print(f"Losses: {len(losses)}")
+        print("\n".join(f"  {line}" for line in losses))
+    for note in report.notes(results):
+        print(note)
+
+
+# What an option's value becomes, or the message that argparse shows for it.
+
+
+def _names(choices: Iterable[str]) -> Callable[[str], list[str]]:
+    def parse(text: str) -> list[str]:
+        names = [name.strip() for name in text.split(",")]
+        for name in names:
+            if name not in choices:
+                raise argparse.ArgumentTypeError(f"{name!r} is not among {', '.join(choices)}")
+        return list(dict.fromkeys(names))
+
+    return parse
+
+
+def _rounds(text: str) -> int:
+    return _integer(text, LEAST_ROUNDS, sys.maxsize)
+
+
+def _threads(text: str) -> int:
+    return _integer(text, 1, int(numba.config.NUMBA_NUM_THREADS))
+
+
+def _integer(text: str, least: int, most: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = least - 1
+    if not least <= number <= most:
+        limits = f"at least {least}" if most == sys.maxsize else f"between {least} and {most}"
+        raise argparse.ArgumentTypeError(f"must be an integer, {limits}, got {text!r}")
+    return number
+
+
+def _seconds(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a positive number, got {text!r}")
+    return number
+
+
+def _results(text: str) -> Results:
+    try:
+        return Results.load(Path(text))
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _file(text: str) -> Path:
+    """A file that can be written: found out before the run, not after it."""
+    path = Path(text)
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no directory {str(path.parent)!r}")
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is a directory")
+    return path

@@ -1,0 +1,215 @@
+"""Results as tables of text: for the terminal and, in Markdown, for the repository."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+from .machine import Machine
+from .results import Record, Results
+from .suites import MAPS
+
+NOTHING = "-"
+
+# Errors of float32 sums stay below; beyond it a result is suspicious.
+WORST_ERROR = 1e-5
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under a title; the first ``words`` columns are words, the others numbers."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    words: int
+
+    def markdown(self) -> str:
+        """A Markdown table, without the title."""
+        line = [":--" if i < self.words else "--:" for i in range(len(self.header))]
+        return "\n".join(f"| {' | '.join(row)} |" for row in (self.header, line, *self.rows))
+
+    def plain(self) -> str:
+        """Columns aligned by blanks under the title."""
+        lines = (self.header, *self.rows)
+        widths = [max(len(row[i]) for row in lines) for i in range(len(self.header))]
+        text = [self.title]
+        for row in lines:
+            cells = [
+                cell.ljust(width) if i < self.words else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ]
+            text.append("  ".join(cells).rstrip())
+        return "\n".join(text)
+
+    def show(self) -> None:
+        """Print, in a terminal with ``rich`` where that is installed."""
+        if find_spec("rich") is None or not sys.stdout.isatty():
+            print(f"\n{self.plain()}\n")
+            return
+        from rich.box import SIMPLE_HEAD
+        from rich.console import Console
+        from rich.table import Table as RichTable
+
+        table = RichTable(title=self.title, title_justify="left", box=SIMPLE_HEAD)
+        for i, name in enumerate(self.header):
+            table.add_column(name, justify="left" if i < self.words else "right", overflow="fold")
+        for row in self.rows:
+            table.add_row(*(_coloured(cell) for cell in row))
+        Console(highlight=False).print(table)
+
+
+def _coloured(cell: str) -> str:
+    """Ratios below 1 in red."""
+    try:
+        lost = cell.endswith("x") and float(cell[:-1]) < 1
+    except ValueError:
+        lost = False
+    return f"[red]{cell}[/red]" if lost else cell
+
+
+def _ratio(ratio: float | None) -> str:
+    return NOTHING if ratio is None else f"{ratio:.2f}x"
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1e3 * seconds:.3g}" if seconds < 1 else f"{1e3 * seconds:.0f}"
+
+
+def layer_table(results: Results, shapes: bool = False) -> Table:
+    """Every layer and map: our time and speed, and the ratio of each peer's best time to it."""
+    header = ["layer", *(["shape"] if shapes else []), "map", "algorithm"]
+    words = len(header)
+    header += ["best ms", "median ms", "GFLOP/s", "roofline", "error", *results.peers]
+    rows = []
+    for r in results.records:
+        row = [r.layer, *([r.shape] if shapes else []), r.map_name, r.algorithm]
+        row += [
+            _milliseconds(r.ours.best),
+            _milliseconds(r.ours.median),
+            f"{r.gflops:.1f}",
+            f"{results.of_roofline(r):.0%}",
+            f"{r.ours.error:.0e}",
+        ]
+        row += [_peer_cell(r, peer) for peer in results.peers]
+        rows.append(tuple(row))
+    title = "Every layer and map (last columns: the peer's best time / ours)"
+    return Table(title, tuple(header), tuple(rows), words)
+
+
+def _peer_cell(record: Record, peer: str) -> str:
+    if (ratio := record.ratio(peer)) is not None:
+        return _ratio(ratio)
+    failed = any(name.split()[0] == peer for name in record.failed)
+    return "failed" if failed else NOTHING
+
+
+def mean_table(results: Results) -> Table:
+    """Geometric means of the ratios, for every suite and map and over all."""
+    rows = []
+    for suite in (*results.suites, None):
+        for map_name in (*results.maps, None):
+            ratios = [results.mean_ratio(peer, suite, map_name) for peer in results.peers]
+            cells = [_ratio(ratio) for ratio in ratios]
+            count = len(results.select(suite, map_name))
+            rows.append((suite or "all layers", map_name or "all maps", str(count), *cells))
+    title = "Geometric means of the peer's best time / ours (above 1: we are faster)"
+    return Table(title, ("suite", "map", "count", *results.peers), tuple(rows), words=2)
+
+
+def summary_table(results: Results, peer: str = "torch") -> Table:
+    """Suites down, maps across: geometric means of the ratios to one peer."""
+    maps = [name for name in MAPS if name in results.maps]
+    rows = []
+    for suite in (*results.suites, None):
+        ratios = [results.mean_ratio(peer, suite, map_name) for map_name in (*maps, None)]
+        rows.append((suite or "all layers", *(_ratio(ratio) for ratio in ratios)))
+    return Table(f"{peer}'s best time / ours", ("suite", *maps, "all maps"), tuple(rows), words=1)
+
+
+def machine_lines(machine: Machine) -> list[str]:
+    """The machine and its software in three sentences."""
+    software = ", ".join(f"{name} {number}" for name, number in machine.versions.items())
+    return [
+        f"{machine.cpu}, {machine.cores} cores, {machine.threads} threads"
+        f" ({machine.threading_layer}), {machine.vector_bits}-bit vectors; {machine.system};"
+        f" {machine.date}.",
+        f"Measured: {machine.peak / 1e9:.0f} GFLOP/s of float32 multiply-adds,"
+        f" {machine.bandwidth / 1e9:.0f} GB/s of memory traffic.",
+        f"Versions: {software}.",
+    ]
+
+
+def _method(results: Results) -> str:
+    return (
+        f"float32. Best of {results.rounds} rounds in one process, all contestants called in turn"
+        " in each round, results checked against"
+        f" {results.reference}. A peer's time is that of its fastest layout or function."
+        " Operations are those of the definition, so that an algorithm that needs fewer can exceed"
+        " the roofline."
+    )
+
+
+def notes(results: Results) -> list[str]:
+    """What a reader has to know beside the figures, one sentence each."""
+    lines = [f"{peer} left out: {reason}." for peer, reason in results.left_out.items()]
+    for r in results.records:
+        where = f"{r.layer} {r.map_name}"
+        few = [f"{t.name} ({t.rounds})" for t in r.timings if t.rounds < results.rounds]
+        if few:
+            lines.append(f"{where}: fewer rounds of {', '.join(few)}.")
+        lines += [f"{where}: {name} failed: {reason}" for name, reason in r.failed.items()]
+        wrong = [t for t in r.timings if not t.error < WORST_ERROR]
+        lines += [f"{where}: {t.name} has a relative error of {t.error:.1e}." for t in wrong]
+        if faster := r.faster_algorithm():
+            times = r.ours.best / faster.best
+            lines.append(f'{where}: {faster.name} is {times:.2f} times as fast as "auto".')
+    return lines
+
+
+def loss_lines(results: Results, peers: Iterable[str] | None = None) -> list[str]:
+    """Every layer and map where a peer is faster, the worst first."""
+    losses = results.losses(None if peers is None else list(peers))
+    return [f"{x.record.layer} {x.record.map_name}: {x.ratio:.2f}x {x.peer}" for x in losses]
+
+
+def _list(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines) if lines else "None."
+
+
+def markdown(results: Results) -> str:
+    """The whole report, as kept in the repository."""
+    losses = loss_lines(results)
+    parts = [
+        "# Benchmark",
+        _list(machine_lines(results.machine)),
+        _method(results),
+        f"## {mean_table(results).title}",
+        mean_table(results).markdown(),
+        f"## Losses: {len(losses)}",
+        _list(losses),
+        f"## {layer_table(results).title}",
+        layer_table(results, shapes=True).markdown(),
+        "## Notes",
+        _list(notes(results)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def summary_markdown(results: Results, peer: str = "torch") -> str:
+    """For the README: means against one peer, those against the others, and the losses."""
+    table = summary_table(results, peer)
+    parts = [f"Geometric means of {table.title}:", table.markdown()]
+    others = []
+    for other in results.peers:
+        mean = results.mean_ratio(other, map_name="forward")
+        if other != peer and mean is not None:
+            others.append(f"{other} {_ratio(mean)}")
+    if others:
+        parts.append(f"Forward against the others, where they take part: {', '.join(others)}.")
+    losses = loss_lines(results, [peer])
+    count = sum(r.ratio(peer) is not None for r in results.records)
+    parts.append(f"Slower than {peer} in {len(losses)} of {count} cases{':' if losses else '.'}")
+    if losses:
+        parts.append(_list(losses))
+    return "\n\n".join(parts) + "\n"

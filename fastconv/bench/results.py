@@ -1,0 +1,212 @@
+"""What a run found: times of every contestant on every layer and map, kept as JSON."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .machine import Machine
+from .suites import MAPS, SUITES
+
+OURS = "fastconv"
+FORMAT = 1
+
+# Another algorithm of ours may be faster than "auto" by this factor, which noise alone reaches.
+AUTO_TOLERANCE = 1.10
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one contestant.
+
+    Attributes
+    ----------
+    name, peer : str
+        The contestant, and the library that it belongs to.
+    best, median : float
+        Seconds of one call, over the rounds.
+    rounds : int
+        Rounds timed; fewer than the others' where the calls would take too long.
+    calls : int
+        Calls in a round, of which the mean is taken.
+    error : float
+        Relative L2 error against the same computation in float64.
+    """
+
+    name: str
+    peer: str
+    best: float
+    median: float
+    rounds: int
+    calls: int
+    error: float
+
+
+@dataclass(frozen=True)
+class Record:
+    """One map of one layer.
+
+    Attributes
+    ----------
+    flops, bytes : int
+        Multiplications and additions of the definition; least memory traffic.
+    algorithm : str
+        What ``algorithm="auto"`` took.
+    timings : tuple of Timing
+        Ours first.
+    failed : dict
+        Contestants that raised an error instead, and the error.
+    """
+
+    layer: str
+    network: str
+    shape: str
+    suites: tuple[str, ...]
+    map_name: str
+    flops: int
+    bytes: int
+    algorithm: str
+    timings: tuple[Timing, ...]
+    failed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def ours(self) -> Timing:
+        return next(t for t in self.timings if t.name == OURS)
+
+    @property
+    def gflops(self) -> float:
+        """Billions of operations of the definition a second, in the best round."""
+        return self.flops / self.ours.best / 1e9
+
+    def best_of(self, peer: str) -> Timing | None:
+        """The fastest contestant of a peer, if any took part."""
+        timings = [t for t in self.timings if t.peer == peer]
+        return min(timings, key=lambda t: t.best, default=None)
+
+    def ratio(self, peer: str) -> float | None:
+        """Best time of a peer over our best time: above 1 we are faster."""
+        theirs = self.best_of(peer)
+        return None if theirs is None else theirs.best / self.ours.best
+
+    def faster_algorithm(self) -> Timing | None:
+        """An algorithm of ours that is clearly faster than what "auto" took."""
+        taken = f"{OURS} {self.algorithm}"
+        others = [t for t in self.timings if t.peer == OURS and t.name != taken]
+        best = min(others, key=lambda t: t.best)
+        return best if best.best * AUTO_TOLERANCE < self.ours.best else None
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A layer and map where a peer is faster."""
+
+    record: Record
+    peer: str
+    ratio: float
+
+
+@dataclass(frozen=True)
+class Results:
+    """A whole run.
+
+    Attributes
+    ----------
+    rounds : int
+        Interleaved rounds asked for.
+    seconds : float
+        What all rounds of one contestant may take on one layer and map.
+    reference : str
+        What computed the float64 results that all others are compared with.
+    peers : tuple of str
+        Those that took part.
+    left_out : dict
+        Peers asked for that did not, and why.
+    """
+
+    machine: Machine
+    rounds: int
+    seconds: float
+    reference: str
+    peers: tuple[str, ...]
+    left_out: dict[str, str]
+    records: tuple[Record, ...]
+
+    @property
+    def suites(self) -> list[str]:
+        """The suites run, in their usual order."""
+        return [name for name in SUITES if any(name in r.suites for r in self.records)]
+
+    @property
+    def maps(self) -> list[str]:
+        return [name for name in MAPS if any(name == r.map_name for r in self.records)]
+
+    def of_roofline(self, record: Record) -> float:
+        """Our speed as a fraction of what the machine could reach."""
+        return self.machine.roofline(record.flops, record.bytes) / record.ours.best
+
+    def select(self, suite: str | None = None, map_name: str | None = None) -> list[Record]:
+        """Records of one suite, or one map, or both."""
+        return [
+            r
+            for r in self.records
+            if (suite is None or suite in r.suites) and map_name in (None, r.map_name)
+        ]
+
+    def mean_ratio(
+        self, peer: str, suite: str | None = None, map_name: str | None = None
+    ) -> float | None:
+        """Geometric mean of the ratios to a peer over the records selected."""
+        ratios = (r.ratio(peer) for r in self.select(suite, map_name))
+        return geometric_mean([ratio for ratio in ratios if ratio is not None])
+
+    def losses(self, peers: Sequence[str] | None = None) -> list[Loss]:
+        """Where we are slower than a peer, the worst first."""
+        found = [
+            Loss(record, peer, ratio)
+            for record in self.records
+            for peer in (self.peers if peers is None else peers)
+            if (ratio := record.ratio(peer)) is not None and ratio < 1
+        ]
+        return sorted(found, key=lambda loss: loss.ratio)
+
+    def save(self, path: Path) -> None:
+        """Write everything as JSON, each record on a line of its own."""
+        content = {"format": FORMAT, **dataclasses.asdict(self)}
+        records = ",\n".join(json.dumps(record) for record in content.pop("records"))
+        text = json.dumps(content, indent=1).removesuffix("\n}")
+        path.write_text(f'{text},\n "records": [\n{records}\n ]\n}}\n', encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> "Results":
+        """Read what ``save`` wrote.
+
+        Raises
+        ------
+        ValueError
+            If the file is of another format.
+        """
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+            raise ValueError(f"{path} does not hold results in format {FORMAT}")
+        return cls(
+            **{
+                **content,
+                "machine": Machine(**content["machine"]),
+                "peers": tuple(content["peers"]),
+                "records": tuple(_record(record) for record in content["records"]),
+            }
+        )
+
+
+def _record(content: dict[str, Any]) -> Record:
+    timings = tuple(Timing(**timing) for timing in content["timings"])
+    return Record(**{**content, "suites": tuple(content["suites"]), "timings": timings})
+
+
+def geometric_mean(numbers: Iterable[float]) -> float | None:
+    """Geometric mean, or None of nothing."""
+    logarithms = [math.log(number) for number in numbers]
+    return math.exp(math.fsum(logarithms) / len(logarithms)) if logarithms else None

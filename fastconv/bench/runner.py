@@ -1,0 +1,181 @@
+"""Taking the times: all contestants in one process, one after the other, in several rounds."""
+
+import gc
+import statistics
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .. import plan
+from .contestant import Array, Call, Contestant, Fastconv, Operands
+from .peers import Torch, missing_packages
+from .results import Record, Timing
+from .suites import SUITES, Layer
+
+LEAST_ROUNDS = 3
+
+# Below this, a call follows an untimed one of the same contestant: what the one before left in the
+# caches, and waking sleeping threads (some 50 us), would be a visible part of it.
+SHORT_CALL = 0.010
+
+# Short calls are repeated in a round until they take this long together.
+ROUND_SECONDS = 0.002
+MOST_CALLS = 1000
+
+
+@dataclass
+class _Entry:
+    """A contestant while it is timed."""
+
+    contestant: Contestant
+    call: Call
+    error: float
+    rounds: int = 0
+    calls: int = 1
+    short: bool = False
+    times: list[float] = field(default_factory=list)
+
+    def schedule(self, rounds: int, seconds: float) -> None:
+        """Choose calls and rounds from the time of one call, so that they take ``seconds``."""
+        once = _seconds(self.call, 1)
+        self.short = once < SHORT_CALL
+        self.calls = min(MOST_CALLS, max(1, round(ROUND_SECONDS / once)))
+        affordable = int(seconds / (once * (self.calls + self.short)))
+        self.rounds = min(rounds, max(LEAST_ROUNDS, affordable))
+
+    def time(self) -> None:
+        if self.short:
+            self.call()
+        self.times.append(_seconds(self.call, self.calls))
+        time.sleep(self.contestant.settle)
+
+    def timing(self) -> Timing:
+        name, peer = self.contestant.name, self.contestant.peer
+        best, median = min(self.times), statistics.median(self.times)
+        return Timing(name, peer, best, median, self.rounds, self.calls, self.error)
+
+
+def _seconds(call: Call, calls: int) -> float:
+    """Mean time of some calls, their results thrown away at once."""
+    start = time.perf_counter()
+    for _ in range(calls):
+        call()
+    return (time.perf_counter() - start) / calls
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+class Runner:
+    """Measures layers.
+
+    Parameters
+    ----------
+    contestants : sequence of Contestant
+        Ours and the peers', in the order of the calls.
+    threads : int
+        For what computes the float64 results that all others are compared with.
+    rounds : int
+        Rounds in which every contestant has its turn.
+    seconds : float
+        What all rounds of one contestant may take on one layer and map; slower ones are timed in
+        fewer rounds, though never fewer than 3.
+    """
+
+    def __init__(
+        self, contestants: Sequence[Contestant], threads: int, rounds: int, seconds: float
+    ) -> None:
+        self._contestants = contestants
+        self._rounds = rounds
+        self._seconds = seconds
+        self._oracle: Contestant
+        if missing_packages("torch"):
+            self._oracle = Fastconv("reference")
+            self.reference = 'fastconv, algorithm="reference", in float64'
+        else:
+            self._oracle = Torch(threads)
+            self.reference = "PyTorch in float64"
+
+    def measure(self, layer: Layer, map_name: str, suites: Iterable[str] = SUITES) -> Record:
+        """Time every contestant on one map of one layer."""
+        operands = Operands.random(layer)
+        expected = self._expected(layer, map_name, operands)
+        failed: dict[str, str] = {}
+        with ExitStack() as contexts:
+            for contestant in self._contestants:
+                contexts.enter_context(contestant.active())
+            entries = self._entries(layer, map_name, operands, expected, failed)
+            with _no_garbage_collection():
+                for number in range(self._rounds):
+                    for entry in entries:
+                        if number < entry.rounds:
+                            entry.time()
+        algorithm = plan.choose(map_name, layer.geometry, operands.x.dtype, "auto")
+        return Record(
+            layer.name,
+            layer.network,
+            layer.shape,
+            tuple(suite for suite in suites if layer in SUITES[suite]),
+            map_name,
+            layer.flops,
+            layer.bytes,
+            algorithm,
+            tuple(entry.timing() for entry in entries),
+            failed,
+        )
+
+    def _expected(self, layer: Layer, map_name: str, operands: Operands) -> Array:
+        with self._oracle.active():
+            result = self._oracle.prepare(layer, map_name, operands.double())()
+            return self._oracle.to_numpy(result, layer, map_name)
+
+    def _entries(
+        self,
+        layer: Layer,
+        map_name: str,
+        operands: Operands,
+        expected: Array,
+        failed: dict[str, str],
+    ) -> list[_Entry]:
+        """Contestants that can do it, compiled, warmed up and their results checked."""
+        entries = []
+        for contestant in self._contestants:
+            if not contestant.supports(layer, map_name):
+                continue
+            try:
+                call = contestant.prepare(layer, map_name, operands)
+                result = contestant.to_numpy(call(), layer, map_name)
+            except Exception as error:
+                if contestant.name == Fastconv.peer:
+                    raise
+                # A peer may fail at what it claims to do; the others' times are worth having.
+                failed[contestant.name] = f"{type(error).__name__}: {error}"
+                continue
+            entry = _Entry(contestant, call, relative_error(result, expected))
+            entry.schedule(self._rounds, self._seconds)
+            entries.append(entry)
+        return entries
+
+
+def relative_error(result: Array, expected: Array) -> float:
+    """L2 norm of the difference over that of ``expected``."""
+    if result.shape != expected.shape:
+        raise ValueError(f"the result has shape {result.shape}, not {expected.shape}")
+    return float(np.linalg.norm(result - expected) / np.linalg.norm(expected))
+
+
+def algorithms() -> list[Contestant]:
+    """Every algorithm of ours by its name, but for the slow reference."""
+    return [Fastconv(name) for name in plan.ALGORITHMS if name not in ("auto", "reference")]
