@@ -40,7 +40,7 @@ def copy_line(source, stride, count, target, to_stride):
 
 
 @device
-def _clear(target, count):
+def clear(target, count):
     """``target[:count] = 0``."""
     width = lanes(target)
     for i in range(0, count, width):
@@ -48,14 +48,19 @@ def _clear(target, count):
 
 
 @device
-def pack_line(source, stride, first, step, extent, target, count):
-    """``target[i] = source[w * stride]``, w = first + i * step, and 0 unless 0 <= w < extent."""
-    before = min(max((step - 1 - first) // step, 0), count)
-    after = max(min((extent - first + step - 1) // step, count), before)
-    _clear(target, before)
-    start = pointer(source, (first + before * step) * stride)
-    copy_line(start, step * stride, after - before, pointer(target, before), 1)
-    _clear(pointer(target, after), count - after)
+def inside(first, step, extent, count):
+    """The range of i below ``count`` for which ``0 <= first + i * step < extent``."""
+    start = min(max((step - 1 - first) // step, 0), count)
+    return start, max(min((extent - first + step - 1) // step, count), start)
+
+
+@device
+def pack_line(source, stride, first, step, start, stop, target, count):
+    """``target[i] = source[(first + i * step) * stride]`` for start <= i < stop, else 0."""
+    clear(target, start)
+    begin = pointer(source, (first + start * step) * stride)
+    copy_line(begin, step * stride, stop - start, pointer(target, start), 1)
+    clear(pointer(target, stop), count - stop)
 
 
 @device
@@ -73,6 +78,7 @@ def pack_image(source, strides, extents, corner, images, channels, box, target, 
     target : pointer to (images, channels, *box), each channel ``pitch[1]`` elements, each image
         ``pitch[0]`` and each plane and line ``pitch[2]`` and ``pitch[3]``
     """
+    start, stop = inside(corner[2], 1, extents[2], box[2])
     for n in range(images):
         for c in range(channels):
             for d in range(box[0]):
@@ -84,10 +90,18 @@ def pack_image(source, strides, extents, corner, images, channels, box, target, 
                     )
                     if 0 <= z < extents[0] and 0 <= y < extents[1]:
                         offset = n * strides[0] + c * strides[1] + z * strides[2] + y * strides[3]
-                        inside = pointer(source, offset)
-                        pack_line(inside, strides[4], corner[2], 1, extents[2], line, box[2])
+                        pack_line(
+                            pointer(source, offset),
+                            strides[4],
+                            corner[2],
+                            1,
+                            start,
+                            stop,
+                            line,
+                            box[2],
+                        )
                     else:
-                        _clear(line, box[2])
+                        clear(line, box[2])
 
 
 @device

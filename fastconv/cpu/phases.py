@@ -13,7 +13,7 @@ import numpy as np
 
 from .blocks import Ints, Table, corners
 from .kernel import device
-from .packing import pack_line
+from .packing import clear, inside, pack_line
 from .simd import pointer
 from .views import Layout
 
@@ -134,31 +134,31 @@ def copy_phases(x, size, table, block, group, target):
     lines = (table[block + COUNTS + 1] - 1) * size[STRIDE + 1] + size[REACH + 1]
     step = size[STRIDE + 2]
     pixels = table[block + COUNTS + 2] + (size[REACH + 2] - 1) // step
-    for c in range(size[CHANNELS]):
-        for d in range(planes):
-            z = corner[0] + d
-            for h in range(lines):
-                y = corner[1] + h
-                inside = 0 <= z < size[EXTENTS] and 0 <= y < size[EXTENTS + 1]
-                line = pointer(
-                    source,
-                    c * size[X_STRIDES + 1] + z * size[X_STRIDES + 2] + y * size[X_STRIDES + 3],
-                )
-                down, row_phase = h // size[STRIDE + 1], h % size[STRIDE + 1]
-                place = pointer(
-                    target,
-                    c * size[CHANNEL_PITCH]
-                    + d * size[PLANE_PITCH]
-                    + row_phase * size[ROW_PHASE_PITCH]
-                    + down * size[LINE_PITCH],
-                )
-                for phase in range(step):
-                    pack_line(
-                        line,
-                        size[X_STRIDES + 4],
-                        corner[2] + phase,
-                        step,
-                        size[EXTENTS + 2] if inside else 0,
-                        pointer(place, phase * size[COL_PHASE_PITCH]),
-                        pixels,
+    for phase in range(step):
+        first = corner[2] + phase
+        start, stop = inside(first, step, size[EXTENTS + 2], pixels)
+        for c in range(size[CHANNELS]):
+            for d in range(planes):
+                z = corner[0] + d
+                for row_phase in range(size[STRIDE + 1]):
+                    line = pointer(
+                        target,
+                        c * size[CHANNEL_PITCH]
+                        + d * size[PLANE_PITCH]
+                        + row_phase * size[ROW_PHASE_PITCH]
+                        + phase * size[COL_PHASE_PITCH],
                     )
+                    for h in range(row_phase, lines, size[STRIDE + 1]):
+                        y = corner[1] + h
+                        if 0 <= z < size[EXTENTS] and 0 <= y < size[EXTENTS + 1]:
+                            offset = (
+                                c * size[X_STRIDES + 1]
+                                + z * size[X_STRIDES + 2]
+                                + y * size[X_STRIDES + 3]
+                            )
+                            stride = size[X_STRIDES + 4]
+                            from_ = pointer(source, offset)
+                            pack_line(from_, stride, first, step, start, stop, line, pixels)
+                        else:
+                            clear(line, pixels)
+                        line = pointer(line, size[LINE_PITCH])

@@ -109,7 +109,7 @@ def planar_share(task, slot, size, table, dy, x, unused, dw, work):
                 for p in range(rows):
                     line = k * size[Y_FILTER] + o * size[Y_PLANE] + p * size[Y_ROW]
                     place = pointer(lines, (o * rows + p) * pitch)
-                    pack_line(pointer(source, line), size[Y_COL], 0, 1, cols, place, pitch)
+                    pack_line(pointer(source, line), size[Y_COL], 0, 1, 0, cols, place, pitch)
             for first in range(0, depth, TAPS):
                 last = min(depth - first, TAPS) - 1
                 steps = size[X_STEPS] + first

@@ -1,0 +1,296 @@
+"""The benchmark: its layers, contestants and reports, on layers that take no time."""
+
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from fastconv.__main__ import main
+from fastconv.bench import command, machine, peers, plot, report, runner
+from fastconv.bench.contestant import Contestant, Fastconv, Operands
+from fastconv.bench.machine import Machine
+from fastconv.bench.results import Record, Results, Timing, geometric_mean
+from fastconv.bench.runner import Runner, relative_error
+from fastconv.bench.suites import MAPS, SUITES, Layer, layers_of
+
+from . import reference
+
+LAYERS = [
+    Layer("plain", "none", (2, 3, 7, 9), (4, 3, 3, 2), (1, 1), (1, 0), (1, 1)),
+    Layer("strided", "none", (1, 4, 9, 11), (6, 2, 3, 3), (2, 3), (1, 2), (2, 1), 2),
+    Layer("depthwise", "none", (2, 6, 8, 7), (6, 1, 3, 3), (2, 2), (1, 1), (1, 1), 6),
+    Layer("one-axis", "none", (2, 4, 19), (3, 4, 4), (2,), (3,), (3,)),
+    Layer("three-axes", "none", (1, 2, 4, 5, 6), (3, 2, 2, 3, 1), (1, 2, 1), (1, 1, 0), (1, 1, 1)),
+    Layer("filter", "none", (1, 1, 12, 15), (1, 1, 5, 3), (1, 1), (2, 1), (1, 1)),
+]
+
+
+class Slow(Contestant):
+    """Right, and slow enough to be timed in fewer rounds."""
+
+    name = peer = "slow"
+
+    def supports(self, layer, map_name):
+        return True
+
+    def prepare(self, layer, map_name, operands):
+        call = Fastconv().prepare(layer, map_name, operands)
+        return lambda: [runner.time.sleep(0.02), call()][1]
+
+
+class Broken(Contestant):
+    name = peer = "broken"
+
+    def supports(self, layer, map_name):
+        return True
+
+    def prepare(self, layer, map_name, operands):
+        raise RuntimeError("not today")
+
+
+def expected(layer, map_name, operands):
+    axes = (layer.stride, layer.padding, layer.dilation, layer.groups)
+    if map_name == "forward":
+        return reference.conv(operands.x, operands.weight, None, *axes)
+    if map_name == "grad_input":
+        return reference.conv_grad_input(operands.dy, operands.weight, layer.x_shape, *axes)
+    return reference.conv_grad_weight(operands.dy, operands.x, layer.weight_shape, *axes)
+
+
+def some_results(ratios=(2.0, 0.5)):
+    """Results of a run on two layers of ``tiny``, the peer's times in these ratios to ours."""
+    records = tuple(
+        Record(
+            layer.name,
+            layer.network,
+            layer.shape,
+            ("tiny",),
+            "forward",
+            layer.flops,
+            layer.bytes,
+            "direct",
+            (
+                Timing("fastconv", "fastconv", 1e-5, 2e-5, 7, 100, 1e-7),
+                Timing("fastconv planar", "fastconv", 5e-6, 2e-5, 7, 100, 1e-7),
+                Timing("torch", "torch", 3 * ratio * 1e-5, 2e-5, 7, 100, 1e-7),
+                Timing("torch channels_last", "torch", ratio * 1e-5, 2e-5, 3, 100, 1e-2),
+            ),
+        )
+        for layer, ratio in zip(SUITES["tiny"], ratios, strict=False)
+    )
+    host = Machine("a processor", 2, 2, 256, 1e11, 1e10, "omp", "a system", "2024-02-29", {})
+    left_out = {"jax": "not installed: jax"}
+    return Results(host, 7, 5.0, "something", ("torch",), left_out, records)
+
+
+@pytest.fixture
+def known_machine(monkeypatch):
+    monkeypatch.setattr(machine, "measure_peak", lambda threads: 1e11)
+    monkeypatch.setattr(machine, "measure_bandwidth", lambda: 1e10)
+
+
+def test_layers_are_well_formed():
+    layers = layers_of(SUITES)
+    assert len({layer.name for layer in layers}) == len(layers) == 79
+    for layer in layers:
+        assert layer.geometry.x_shape[0] == layer.x_shape[0]
+        assert layer.name == layer.name.lower()
+        assert not set(layer.name) & set(" ,")
+
+
+@pytest.mark.parametrize(
+    ("suite", "count"),
+    [("resnet50", 23), ("resnet50-3x3", 4), ("vgg16", 9), ("mobilenetv2", 18), ("batch1", 8)],
+)
+def test_sizes_of_suites(suite, count):
+    assert len(SUITES[suite]) == count
+
+
+def test_layer_counts():
+    layer = next(layer for layer in SUITES["resnet50-3x3"] if "conv2" in layer.name)
+    assert layer.y_shape == (16, 64, 56, 56)
+    assert layer.flops == 2 * 16 * 64 * 56 * 56 * 64 * 9
+    assert layer.bytes == 4 * (2 * 16 * 64 * 56 * 56 + 64 * 64 * 9)
+    assert layer.shape == "16x64x56x56 to 64, 3x3 p1"
+
+
+@pytest.mark.parametrize("peer", [*peers.PEERS, "fastconv"])
+def test_contestants_agree_with_the_oracle(peer):
+    if peer == "fastconv":
+        contestants = [Fastconv(), *runner.algorithms()]
+    else:
+        for package in peers.PEERS[peer][0]:
+            pytest.importorskip(package)
+        contestants, left_out = peers.load_peers([peer], 1)
+        assert not left_out
+    for contestant in contestants:
+        done = 0
+        for layer in LAYERS:
+            operands = Operands.random(layer)
+            for name in filter(lambda name: contestant.supports(layer, name), MAPS):
+                with contestant.active():
+                    call = contestant.prepare(layer, name, operands)
+                    result = contestant.to_numpy(call(), layer, name)
+                assert result.dtype == np.float32
+                assert relative_error(result, expected(layer, name, operands)) < 2e-6
+                done += 1
+        assert done or contestant.name == "fastconv winograd"
+
+
+def test_relative_error():
+    assert relative_error(np.array([3.0, 4.5]), np.array([3.0, 4.0])) == 0.1
+    with pytest.raises(ValueError, match="shape"):
+        relative_error(np.ones((1, 2)), np.ones(2))
+
+
+def test_runner():
+    contestants = [Fastconv(), *runner.algorithms(), Slow(), Broken()]
+    record = Runner(contestants, threads=1, rounds=4, seconds=0.01).measure(LAYERS[0], "grad_input")
+    assert record.flops == LAYERS[0].flops
+    assert record.algorithm in report_names(record)
+    assert record.failed == {"broken": "RuntimeError: not today"}
+    assert record.best_of("slow").rounds == runner.LEAST_ROUNDS
+    assert record.ratio("slow") > 5
+    assert record.ratio("nobody") is None
+    for timing in record.timings:
+        assert 0 < timing.best <= timing.median
+        assert timing.error < 1e-6
+
+
+def report_names(record):
+    """Algorithms of ours that were timed by name."""
+    return [t.name.removeprefix("fastconv ") for t in record.timings if t.peer == "fastconv"]
+
+
+def test_own_failure_is_not_hidden(monkeypatch):
+    monkeypatch.setattr(Fastconv, "prepare", Broken.prepare)
+    monkeypatch.setattr(Runner, "_expected", lambda *arguments: None)
+    with pytest.raises(RuntimeError, match="not today"):
+        Runner([Fastconv()], threads=1, rounds=3, seconds=1).measure(LAYERS[0], "forward")
+
+
+def test_machine():
+    found = machine.measure(("numpy", "no-such-package"))
+    assert found.peak > 1e9
+    assert found.bandwidth > 1e8
+    assert "no-such-package" not in found.versions
+    assert found.roofline(2 * found.peak, found.bandwidth) == 2
+    assert found.roofline(found.peak, 2 * found.bandwidth) == 2
+
+
+def test_geometric_mean():
+    assert math.isclose(geometric_mean([1, 4]), 2)
+    assert geometric_mean([]) is None
+
+
+def test_results_are_kept(tmp_path):
+    results = some_results()
+    results.save(tmp_path / "results.json")
+    assert Results.load(tmp_path / "results.json") == results
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(ValueError, match="format"):
+        Results.load(tmp_path / "other.json")
+
+
+def test_statistics():
+    results = some_results((2.0, 0.5, 0.8))
+    assert math.isclose(results.mean_ratio("torch"), 0.8 ** (1 / 3))
+    assert results.mean_ratio("torch", "tiny", "grad_input") is None
+    assert [loss.ratio for loss in results.losses()] == [0.5, 0.8]
+    assert results.suites == ["tiny"]
+    assert results.records[0].faster_algorithm().name == "fastconv planar"
+
+
+def test_markdown():
+    text = report.markdown(some_results())
+    assert "| tiny | forward | 2 | 1.00x |" in text
+    assert "- tiny-1x8x8 forward: 0.50x torch" in text
+    assert "jax left out: not installed: jax" in text
+    assert "fewer rounds of torch channels_last (3)" in text
+    assert "torch channels_last has a relative error of 1.0e-02" in text
+    assert 'fastconv planar is 2.00 times as fast as "auto"' in text
+    summary = report.summary_markdown(some_results())
+    assert "| all layers | 1.00x | 1.00x |" in summary
+    assert "Slower than torch in 1 of 2 cases:" in summary
+
+
+def test_tables_without_rich(monkeypatch, capsys):
+    monkeypatch.setattr(report, "find_spec", lambda name: None)
+    report.mean_table(some_results()).show()
+    assert capsys.readouterr().out.splitlines()[2].split() == ["suite", "map", "count", "torch"]
+
+
+@pytest.mark.parametrize("peer", [None, "nobody"])
+def test_plot(tmp_path, peer):
+    pytest.importorskip("matplotlib")
+    for name, results in (
+        ("few.png", some_results()),
+        ("many.png", some_results(np.linspace(0.5, 3, 4))),
+    ):
+        plot.save(results, tmp_path / name, peer)
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_command(tmp_path, known_machine, capsys, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(peers, "find_spec", lambda name: None if name == "jax" else object())
+    files = [str(tmp_path / name) for name in ("a.json", "a.md", "a.png")]
+    options = ["--quick", "--suite", "tiny,batch1", "tiny", "--against", "numpy,jax"]
+    outputs = ["--json", files[0], "--markdown", files[1], "--plot", files[2]]
+    assert main(["bench", *options, "--suite", "tiny", "--map", "forward", *outputs]) == 0
+    text = capsys.readouterr().out
+    assert "jax is left out: not installed: jax" in text
+    assert "Geometric means" in text
+    content = json.loads((tmp_path / "a.json").read_text())
+    assert [record["layer"] for record in content["records"]] == ["tiny-1d"]
+    assert content["left_out"] == {"jax": "not installed: jax"}
+    assert content["peers"] == ["numpy"]
+    assert "tiny-1d" in (tmp_path / "a.md").read_text()
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert main(["bench", "--load", files[0]]) == 0
+    assert "tiny-1d" in capsys.readouterr().out
+
+
+def test_interrupted(known_machine, capsys, monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Runner, "measure", interrupted)
+    assert main(["bench", "--suite", "tiny", "--against", "numpy"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_plot_needs_its_extra(capsys, monkeypatch):
+    monkeypatch.setattr(command, "find_spec", lambda name: None)
+    assert main(["bench", "--plot", "a.png"]) == 1
+    assert 'pip install "fastconv[bench]"' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--suite", "resnet51"], "'resnet51' is not among resnet50, resnet50-3x3"),
+        (["--map", "forward,sideways"], "'sideways' is not among forward, grad_input"),
+        (["--against", "tensorflow"], "'tensorflow' is not among torch, onnxruntime"),
+        (["--backend", "abacus"], "'abacus' is not among cpu"),
+        (["--rounds", "2"], "must be an integer, at least 3, got '2'"),
+        (["--threads", "none"], "must be an integer, between 1 and"),
+        (["--seconds", "-1"], "must be a positive number, got '-1'"),
+        (["--json", "no/such/folder/a.json"], "there is no directory 'no/such/folder'"),
+        (["--plot", "tests"], "'tests' is a directory"),
+        (["--load", "nothing.json"], "No such file"),
+    ],
+)
+def test_wrong_options(options, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["bench", *options])
+    assert stop.value.code == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_import_leaves_it_out():
+    code = "import sys, fastconv; sys.exit('fastconv.bench' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
