@@ -91,8 +91,10 @@ class NumPyIm2col(Contestant):
             return lambda: col2im(transposed @ dy, layer)
 
         def grad_weight() -> Array:
-            products = dy @ im2col(x, layer).swapaxes(-1, -2)
-            return np.asarray(products.sum(axis=0).reshape(layer.weight_shape))
+            # The sum runs over the batch as well: one product of matrices for each group.
+            rows = np.moveaxis(dy, 0, 2).reshape(*g.y_shape[1:3], -1)
+            columns = im2col(x, layer, batch_last=True)
+            return np.asarray((rows @ columns.swapaxes(1, 2)).reshape(layer.weight_shape))
 
         return grad_weight
 
@@ -108,8 +110,12 @@ def _taps(layer: Layer) -> Iterator[tuple[slice, ...]]:
     yield from product(*axes)
 
 
-def im2col(x: Array, layer: Layer) -> Array:
-    """Windows of ``x`` as columns: (N, G, channels and taps of a group, pixels)."""
+def im2col(x: Array, layer: Layer, batch_last: bool = False) -> Array:
+    """Windows of ``x`` as columns.
+
+    Of shape (N, G, channels and taps of a group, pixels), or with ``batch_last`` of
+    (G, channels and taps of a group, images and pixels).
+    """
     ndim = layer.ndim
     padded = x
     if any(layer.padding):
@@ -119,10 +125,12 @@ def im2col(x: Array, layer: Layer) -> Array:
     windows = sliding_window_view(padded, reach, axis=axes)
     steps = [slice(None, None, s) for s in layer.stride + layer.dilation]
     windows = windows[:, :, *steps]
-    taps_first = np.moveaxis(windows, range(2 + ndim, 2 + 2 * ndim), axes)
-    groups = layer.groups
-    channels = layer.weight_shape[1] * prod(layer.weight_shape[2:])
-    return np.ascontiguousarray(taps_first).reshape(x.shape[0], groups, channels, -1)
+    columns = np.moveaxis(windows, range(2 + ndim, 2 + 2 * ndim), axes)
+    rows = layer.weight_shape[1] * prod(layer.weight_shape[2:])
+    if batch_last:
+        columns = np.moveaxis(columns, 0, 1 + ndim)
+        return np.ascontiguousarray(columns).reshape(layer.groups, rows, -1)
+    return np.ascontiguousarray(columns).reshape(x.shape[0], layer.groups, rows, -1)
 
 
 def col2im(columns: Array, layer: Layer) -> Array:

@@ -37,6 +37,7 @@ def add_parser(commands: "Commands") -> None:
     add(
         "--suite",
         type=_names(SUITES),
+        action="extend",
         nargs="+",
         metavar="NAME",
         help=f"layers to time, by default all: {names}",

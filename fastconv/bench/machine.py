@@ -80,13 +80,16 @@ def measure_peak(threads: int) -> float:
     return 2.0 * FMA_STEPS * out.size / seconds
 
 
-def measure_bandwidth(size: int = STREAM_BYTES) -> float:
+def measure_bandwidth() -> float:
     """Bytes a second of the better of copy and triad, counted as STREAM does.
 
     A cache line that is read because a part of it is written does not count.
     """
-    a, b, c = (np.ones(size // 4, np.float32) for _ in range(3))
-    return max(3 * size / _fastest(kernels.triad, a, b, c), 2 * size / _fastest(kernels.copy, a, b))
+    a, b, c = (np.ones(STREAM_BYTES // 4, np.float32) for _ in range(3))
+    return max(
+        3 * a.nbytes / _fastest(kernels.triad, a, b, c),
+        2 * a.nbytes / _fastest(kernels.copy, a, b),
+    )
 
 
 def cpu_name() -> str:

@@ -19,23 +19,17 @@ MOST_NAMES = 45
 MOST_LOSSES = 16
 
 
-def save(results: Results, path: Path, peer: str | None = None) -> None:
+def save(results: Results, path: Path) -> None:
     """Draw the figure: a roofline with one point for each layer and map, and bars of the ratios.
 
-    Parameters
-    ----------
-    results : Results
-    path : Path
-        Its ending chooses the format.
-    peer : str, optional
-        Whom the bars compare with; by default PyTorch, or else the first that took part.
+    The bars compare with PyTorch, or else with the first peer that took part; with none there are
+    no bars. The ending of ``path`` chooses the format.
     """
     # Not pyplot, which would choose a window system and keep the figure for ever.
     from matplotlib.figure import Figure
 
-    if peer is None:
-        compared = [name for name in results.peers if results.mean_ratio(name) is not None]
-        peer = "torch" if "torch" in compared else next(iter(compared), None)
+    compared = [name for name in results.peers if results.mean_ratio(name) is not None]
+    peer = "torch" if "torch" in compared else next(iter(compared), None)
     figure = Figure(figsize=(12, 10 if peer else 5.5), dpi=120, layout="constrained")
     machine = results.machine
     figure.suptitle(

@@ -6,6 +6,7 @@ held up by another program does not hold up the rest. Which thread does a task n
 the task computes: results are bitwise the same for any number of threads.
 """
 
+import functools
 from typing import Any
 
 import numba
@@ -16,6 +17,7 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from ..caching import PerDtype
+from ..config import brief_spinning
 from .kernel import OPTIONS, kernel_signature
 
 # Work below this many operations is done by the calling thread: waking the others costs about
@@ -81,8 +83,15 @@ _run_parallel = _driver(_parallel, _STAGES, _COUNTERS, types.intp, parallel=True
 _run_serial = _driver(_serial, _STAGES)
 
 
+@functools.cache
+def _launch_threads() -> None:
+    with brief_spinning():
+        numba.get_num_threads()  # loads the threading layer
+
+
 def threads() -> int:
     """Threads that a large call uses: Numba's setting (``numba.set_num_threads``)."""
+    _launch_threads()
     return int(numba.get_num_threads())
 
 

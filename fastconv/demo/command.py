@@ -21,7 +21,7 @@ from .training import Epoch, cross_entropy, predict, train
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
-# Enough for the held-out accuracy to settle; an epoch of the larger images takes 30 times as long.
+# Enough for the held-out accuracy to settle; an epoch of the larger images takes 25 times as long.
 EPOCHS = {"digits": 30, "mnist5k": 10}
 
 

@@ -41,15 +41,17 @@ def save(
     """
     # Not pyplot, which would choose a window system and keep the figure for ever.
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(12, 8), dpi=100, layout="constrained", facecolor="white")
+    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
+    figure = Figure(figsize=(12, 8), dpi=100, layout=layout, facecolor="white")
     accuracy = epochs[-1].test_accuracy
     figure.suptitle(
         f"fastconv demo on {data_name}: {accuracy:.2%} of {len(predicted):,} held-out digits right",
         fontsize=15,
         fontweight="bold",
     )
-    parts = figure.subfigures(2, 2, wspace=0.04, hspace=0.04)
+    parts = figure.subfigures(2, 2, squeeze=False, wspace=0.04, hspace=0.04)
     _loss(parts[0, 0].subplots(), epochs)
     _accuracy(parts[0, 1].subplots(), epochs)
     _filters(parts[1, 0], filters)
@@ -91,11 +93,13 @@ def _numbers(epochs: list[Epoch]) -> Array:
 
 
 def _finish(axes: "Axes", title: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     axes.set_title(title, fontsize=12)
     axes.set_xlabel("epoch")
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.legend(frameon=False)
 
 
