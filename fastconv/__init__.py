@@ -6,6 +6,7 @@ Functions ``conv{1,2,3}d`` and ``conv_transpose{1,2,3}d`` with their gradients `
 """
 
 from .cpu.workspace import free_workspace
+from .explain import Explanation, explain
 from .functional import (
     conv1d,
     conv1d_backward,
@@ -56,6 +57,7 @@ __all__ = [
     "ConvTranspose1d",
     "ConvTranspose2d",
     "ConvTranspose3d",
+    "Explanation",
     "GradCheck",
     "conv1d",
     "conv1d_backward",
@@ -84,6 +86,7 @@ __all__ = [
     "conv_transpose3d_backward",
     "conv_transpose3d_grad_input",
     "conv_transpose3d_grad_weight",
+    "explain",
     "free_workspace",
     "gradcheck",
 ]

@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from . import __version__
 from .bench.command import add_parser as add_bench
 from .demo.command import add_parser as add_demo
+from .explain_command import add_parser as add_explain
 
-COMMANDS = (add_bench, add_demo)
+COMMANDS = (add_bench, add_demo, add_explain)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -34,7 +34,7 @@ Needs = tuple[bool, bool, bool]
 Gradients = tuple[Array | None, Array | None, Array | None]
 
 
-def _conv_geometry(
+def conv_geometry_of(
     ndim: int,
     x_shape: Ints,
     weight_shape: Ints,
@@ -208,7 +208,7 @@ def conv(
     True
     """
     backend = backend_of({"x": x, "weight": weight}, bias)
-    g = _conv_geometry(ndim, x.shape, weight.shape, stride, padding, dilation, groups)
+    g = conv_geometry_of(ndim, x.shape, weight.shape, stride, padding, dilation, groups)
     shape = image_shape(g.y_shape, ndim, x.shape)
     return run_forward(backend, g, x, weight, bias, shape, algorithm, out)
 
@@ -267,7 +267,7 @@ def conv_grad_input(
     """
     backend = backend_of({"grad_output": grad_output, "weight": weight})
     shape = shape_tuple("input_shape", input_shape)
-    g = _conv_geometry(
+    g = conv_geometry_of(
         ndim, shape, weight.shape, stride, padding, dilation, groups, x_name="input_shape"
     )
     check_grad_output(grad_output, image_shape(g.y_shape, ndim, shape))
@@ -328,7 +328,7 @@ def conv_grad_weight(
     """
     backend = backend_of({"grad_output": grad_output, "x": x})
     shape = shape_tuple("weight_shape", weight_shape)
-    g = _conv_geometry(
+    g = conv_geometry_of(
         ndim, x.shape, shape, stride, padding, dilation, groups, weight_name="weight_shape"
     )
     check_grad_output(grad_output, image_shape(g.y_shape, ndim, x.shape))
@@ -418,7 +418,7 @@ def conv_backward(
     (True, True, (3,))
     """
     backend = backend_of({"grad_output": grad_output, "x": x, "weight": weight})
-    g = _conv_geometry(ndim, x.shape, weight.shape, stride, padding, dilation, groups)
+    g = conv_geometry_of(ndim, x.shape, weight.shape, stride, padding, dilation, groups)
     check_grad_output(grad_output, image_shape(g.y_shape, ndim, x.shape))
     of_x, of_weight, of_bias = check_needs(needs)
     dy = grad_output

@@ -73,13 +73,13 @@ def _best(map_name: str, g: ConvGeometry, dtype: np.dtype[Any]) -> Choice:
     channels, filters = g.in_channels // g.groups, g.out_channels // g.groups
     across = channels if map_name == "grad_input" else filters
     if across < 3 * lanes / 4:
-        return Choice("planar", f"{across} channels to a group would not fill {lanes} lanes")
+        return Choice("planar", f"with {across} to a group, channels would not fill {lanes} lanes")
     if _not_for_winograd(g) is None and dtype == np.float32:
         ratio = _winograd_cost(g) / (prod(g.kernel) * g.batch * prod(g.output))
         if ratio < 1:
-            return Choice("winograd", f"it takes about {ratio:.0%} of the time of the products")
+            return Choice("winograd", f'it takes about {ratio:.0%} of the time of "direct"')
         return Choice("direct", "too few pixels to make up for the transforms of filters")
-    return Choice("direct", f"{across} channels to a group fill vectors of {lanes} lanes")
+    return Choice("direct", f"with {across} to a group, channels fill vectors of {lanes} lanes")
 
 
 def _winograd_cost(g: ConvGeometry) -> float:

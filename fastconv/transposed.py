@@ -38,7 +38,7 @@ from .ranks import ranks
 Array = NDArray[Any]
 
 
-def _transposed_geometry(
+def transposed_geometry_of(
     ndim: int,
     x_shape: Ints,
     weight_shape: Ints,
@@ -114,7 +114,7 @@ def conv_transpose(
     True
     """
     backend = backend_of({"x": x, "weight": weight}, bias)
-    g = _transposed_geometry(
+    g = transposed_geometry_of(
         ndim, x.shape, weight.shape, stride, padding, output_padding, groups, dilation
     )
     shape = image_shape(g.x_shape, ndim, x.shape)
@@ -171,7 +171,7 @@ def conv_transpose_grad_input(
     """
     backend = backend_of({"grad_output": grad_output, "weight": weight})
     shape = shape_tuple("input_shape", input_shape)
-    g = _transposed_geometry(
+    g = transposed_geometry_of(
         ndim,
         shape,
         weight.shape,
@@ -234,7 +234,7 @@ def conv_transpose_grad_weight(
     """
     backend = backend_of({"grad_output": grad_output, "x": x})
     shape = shape_tuple("weight_shape", weight_shape)
-    g = _transposed_geometry(
+    g = transposed_geometry_of(
         ndim,
         x.shape,
         shape,
@@ -297,7 +297,7 @@ def conv_transpose_backward(
     (True, True, (2,))
     """
     backend = backend_of({"grad_output": grad_output, "x": x, "weight": weight})
-    g = _transposed_geometry(
+    g = transposed_geometry_of(
         ndim, x.shape, weight.shape, stride, padding, output_padding, groups, dilation
     )
     check_grad_output(grad_output, image_shape(g.x_shape, ndim, x.shape))

@@ -39,7 +39,7 @@ EVERY_MAP = """
 import numpy as np, fastconv
 from fastconv.cpu import host
 from tests import reference
-from tests.cases import assert_close, data
+from tests.cases import assert_close, assert_close_in_norm, data
 rng = np.random.default_rng(0)
 for dtype in ("f4", "f8"):
     for filters, groups, stride in ((70, 1, 1), (18, 3, 2), (5, 1, (2, 3)), (9, 9, 1)):
@@ -50,6 +50,14 @@ for dtype in ("f4", "f8"):
         dx, dw, _ = fastconv.conv2d_backward(y, x, w, **geometry)
         assert_close(dx, reference.conv_grad_input(y, w, x.shape, **geometry))
         assert_close(dw, reference.conv_grad_weight(y, x, w.shape, **geometry))
+    x, w = data(rng, (2, 18, 13, 11), dtype), data(rng, (20, 18, 3, 3), dtype)
+    for algorithm in ("planar", "winograd"):
+        options = dict(padding=1, algorithm=algorithm)
+        y = fastconv.conv2d(x, w, **options)
+        assert_close_in_norm(y, reference.conv(x, w, padding=1))
+        dx, dw, _ = fastconv.conv2d_backward(y, x, w, **options)
+        assert_close_in_norm(dx, reference.conv_grad_input(y, w, x.shape, padding=1))
+        assert_close_in_norm(dw, reference.conv_grad_weight(y, x, w.shape, padding=1))
 print(host.VECTOR_BITS, host.VECTOR_REGISTERS)
 """
 

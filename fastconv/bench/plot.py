@@ -78,6 +78,15 @@ def _roofline(ax: "Axes", results: Results) -> None:
         f" multiply-adds, {machine.bandwidth / 1e9:.0f} GB/s of memory",
         loc="left",
     )
+    ax.text(
+        0.015,
+        0.94,
+        "in grey: only with fewer operations than the definition's",
+        transform=ax.transAxes,
+        va="top",
+        color=GREY,
+        fontsize=9,
+    )
     ax.set(xlabel="operations for each byte of input, filters and output", ylabel="GFLOP/s")
     ax.legend(loc="lower right", frameon=False)
     _plain(ax)

@@ -17,11 +17,27 @@ from numpy.typing import NDArray
 
 from .. import reference
 from ..caching import PerDtype
-from ..geometry import ConvGeometry, Ints
-from . import direct, direct_weight, planar, planar_weight, winograd, winograd_weight
+from ..geometry import ConvGeometry
+from . import (
+    direct,
+    direct_weight,
+    driver,
+    planar,
+    planar_weight,
+    winograd,
+    winograd_weight,
+)
 
 Array = NDArray[Any]
 ONES = (1, 1, 1)
+
+# The engines: for forward and grad_input, and for grad_weight.
+_CORRELATE: dict[str, Any] = {"direct": direct, "planar": planar, "winograd": winograd}
+_WEIGHT: dict[str, Any] = {
+    "direct": direct_weight,
+    "planar": planar_weight,
+    "winograd": winograd_weight,
+}
 
 
 def forward(
@@ -32,7 +48,7 @@ def forward(
     if algorithm == "reference":
         _reference(reference.forward, (x, weight, _bias(bias, out)), g, out)
     else:
-        _correlate(algorithm, x, weight, bias, out, g.stride, g.before, g.dilation)
+        _CORRELATE[algorithm].correlate(x, weight, bias, out, g.stride, g.before, g.dilation)
 
 
 def grad_input(
@@ -54,8 +70,8 @@ def grad_input(
             part[...] = _bias(bias, out).reshape(*out.shape[1:3], 1, 1, 1)
         else:
             flipped = swapped[phase.taps]
-            _correlate(
-                algorithm, grad_output, flipped, bias, part, ONES, phase.before, phase.dilation
+            _CORRELATE[algorithm].correlate(
+                grad_output, flipped, bias, part, ONES, phase.before, phase.dilation
             )
 
 
@@ -66,28 +82,34 @@ def grad_weight(
     g = geometry
     if algorithm == "reference":
         _reference(reference.grad_weight, (grad_output, x), g, out)
-    elif algorithm == "winograd":
-        winograd_weight.grad_weight(grad_output, x, out, g.before)
     else:
-        engine = planar_weight if algorithm == "planar" else direct_weight
-        engine.grad_weight(grad_output, x, out, g.stride, g.before, g.dilation)
+        _WEIGHT[algorithm].grad_weight(grad_output, x, out, g.stride, g.before, g.dilation)
 
 
-def _correlate(
-    algorithm: str,
-    x: Array,
-    weight: Array,
-    bias: Array | None,
-    y: Array,
-    stride: Ints,
-    before: Ints,
-    dilation: Ints,
-) -> None:
-    if algorithm == "winograd":
-        winograd.correlate(x, weight, bias, y, before)
+def requirements(
+    map_name: str, g: ConvGeometry, dtype: np.dtype[Any], algorithm: str
+) -> tuple[int, int, int]:
+    """Floating-point operations, numbers of scratch memory, and threads of a map."""
+    # Never touched, so that they take no memory.
+    x, w, y = (np.empty(shape, dtype) for shape in (g.x_shape, g.weight_shape, g.y_shape))
+    if map_name == "grad_weight":
+        plans = [_WEIGHT[algorithm].plan_for(y, x, w, g.stride, g.before, g.dilation)]
+    elif map_name == "forward":
+        plans = [_CORRELATE[algorithm].plan_for(x, w, y, g.stride, g.before, g.dilation)]
     else:
-        engine = planar if algorithm == "planar" else direct
-        engine.correlate(x, weight, bias, y, stride, before, dilation)
+        swapped = w.swapaxes(1, 2)
+        plans = [
+            _CORRELATE[algorithm].plan_for(
+                y, swapped[phase.taps], x[phase.place], ONES, phase.before, phase.dilation
+            )
+            for phase in g.phases
+            if phase.taps is not None
+        ]
+    return (
+        sum(plan.operations for plan in plans),
+        max((plan.work for plan in plans), default=0),
+        max((driver.threads_of(plan) for plan in plans), default=1),
+    )
 
 
 def _bias(bias: Array | None, out: Array) -> Array:

@@ -22,8 +22,7 @@ from .kernel import Kernel
 from .packing import pack_panel, unpack_panel
 from .simd import lanes, load, load_first, pointer, store
 from .tile import MAX_COLS, ROWS, accumulate
-from .views import aligned, layout, origin
-from .workspace import workspace
+from .views import aligned, layout
 
 # Fields of `size` after those of the image.
 (
@@ -201,6 +200,19 @@ class _Plan:
 _plan = lru_cache(maxsize=256)(_Plan)
 
 
+def plan_for(
+    x: NDArray[Any],
+    weight: NDArray[Any],
+    y: NDArray[Any],
+    stride: Ints,
+    before: Ints,
+    dilation: Ints,
+) -> _Plan:
+    """The plan of this call, made when arrays of these shapes and strides are first seen."""
+    keys = (x.shape, x.strides), (weight.shape, weight.strides), (y.shape, y.strides)
+    return _plan(*keys, stride, before, dilation, y.dtype, driver.threads())
+
+
 def correlate(
     x: NDArray[Any],
     weight: NDArray[Any],
@@ -225,25 +237,5 @@ def correlate(
     All arrays have one dtype and any strides; none is empty.
     """
     x, weight = aligned(x), aligned(weight)
-    dtype = x.dtype
-    plan = _plan(
-        (x.shape, x.strides),
-        (weight.shape, weight.strides),
-        (y.shape, y.strides),
-        stride,
-        before,
-        dilation,
-        dtype,
-        driver.threads(),
-    )
-    driver.run(
-        plan.stages,
-        plan.operations,
-        plan.size,
-        plan.table,
-        origin(x),
-        origin(weight),
-        plan.no_bias if bias is None else bias,
-        origin(y),
-        workspace(plan.work, dtype),
-    )
+    plan = plan_for(x, weight, y, stride, before, dilation)
+    driver.run(plan, x, weight, plan.no_bias if bias is None else bias, y)

@@ -23,8 +23,7 @@ from .kernel import Kernel
 from .packing import pack_panel, unpack_panel
 from .simd import lanes, load, pointer, store
 from .tile import MAX_COLS, ROWS, accumulate
-from .views import aligned, layout, origin
-from .workspace import workspace
+from .views import aligned, layout
 
 # Pixels to a block: a panel of 256 x 64 floats is 64 KiB.
 BLOCK_PIXELS = 256
@@ -255,6 +254,14 @@ class _Plan:
 _plan = lru_cache(maxsize=256)(_Plan)
 
 
+def plan_for(
+    dy: NDArray[Any], x: NDArray[Any], dw: NDArray[Any], stride: Ints, before: Ints, dilation: Ints
+) -> _Plan:
+    """The plan of this call, made when arrays of these shapes and strides are first seen."""
+    keys = (dy.shape, dy.strides), (x.shape, x.strides), (dw.shape, dw.strides)
+    return _plan(*keys, stride, before, dilation, dw.dtype, driver.threads())
+
+
 def grad_weight(
     dy: NDArray[Any],
     x: NDArray[Any],
@@ -276,25 +283,5 @@ def grad_weight(
     All arrays have one dtype and any strides; none is empty.
     """
     dy, x = aligned(dy), aligned(x)
-    dtype = x.dtype
-    plan = _plan(
-        (dy.shape, dy.strides),
-        (x.shape, x.strides),
-        (dw.shape, dw.strides),
-        stride,
-        before,
-        dilation,
-        dtype,
-        driver.threads(),
-    )
-    driver.run(
-        plan.stages,
-        plan.operations,
-        plan.size,
-        plan.table,
-        origin(dy),
-        origin(x),
-        plan.unused,
-        origin(dw),
-        workspace(plan.work, dtype),
-    )
+    plan = plan_for(dy, x, dw, stride, before, dilation)
+    driver.run(plan, dy, x, plan.unused, dw)

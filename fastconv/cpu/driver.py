@@ -7,7 +7,7 @@ the task computes: results are bitwise the same for any number of threads.
 """
 
 import functools
-from typing import Any
+from typing import Any, Protocol
 
 import numba
 import numpy as np
@@ -19,6 +19,10 @@ from numpy.typing import NDArray
 from ..caching import PerDtype
 from ..config import brief_spinning
 from .kernel import OPTIONS, kernel_signature
+from .views import origin
+from .workspace import workspace
+
+Array = NDArray[Any]
 
 # Work below this many operations is done by the calling thread: waking the others costs about
 # 4 us, in which one core does several hundred thousand.
@@ -95,22 +99,47 @@ def threads() -> int:
     return int(numba.get_num_threads())
 
 
-def run(stages: NDArray[np.int64], operations: int, *arguments: NDArray[Any]) -> None:
-    """Do all tasks of all stages.
+class Plan(Protocol):
+    """All that a call needs apart from its arrays.
 
-    Parameters
+    Attributes
     ----------
     stages : (n, 2) int64
         Address and number of tasks of each stage.
+    size, table : (n,) int64
+        What the kernels read of the problem.
+    work : int
+        Numbers of scratch memory, for ``threads()`` slots.
     operations : int
-        Floating-point operations of the whole job; little work is not worth waking threads for.
-    *arguments
-        ``size, table, a, b, c, out, work`` as ``kernel.kernel_signature`` says, with ``work``
-        large enough for ``threads()`` slots.
+        Floating-point operations of all stages together.
     """
-    dtype = arguments[-1].dtype
-    if operations < SERIAL_BELOW or threads() == 1:
-        _run_serial[dtype](stages, *arguments)
+
+    stages: NDArray[np.int64]
+    size: NDArray[np.int64]
+    table: NDArray[np.int64]
+    work: int
+    operations: int
+
+
+def threads_of(plan: Plan) -> int:
+    """Threads that take part in a job: one, if there is little to do."""
+    return 1 if plan.operations < SERIAL_BELOW else threads()
+
+
+def run(plan: Plan, a: Array, b: Array, c: Array, out: Array) -> None:
+    """Do all tasks of all stages; the arrays are what ``kernel.kernel_signature`` says."""
+    dtype = out.dtype
+    arguments = (
+        plan.size,
+        plan.table,
+        origin(a),
+        origin(b),
+        c,
+        origin(out),
+        workspace(plan.work, dtype),
+    )
+    if threads_of(plan) == 1:
+        _run_serial[dtype](plan.stages, *arguments)
     else:
-        counters = np.zeros(len(stages), np.int64)
-        _run_parallel[dtype](stages, counters, threads(), *arguments)
+        counters = np.zeros(len(plan.stages), np.int64)
+        _run_parallel[dtype](plan.stages, counters, threads(), *arguments)

@@ -33,8 +33,7 @@ from .phases import (
     copy_phases,
 )
 from .simd import broadcast, element, fma, lanes, load, pointer, store, tile
-from .views import aligned, layout, origin
-from .workspace import workspace
+from .views import aligned, layout
 
 # Vectors of pixels that go with 1, 2 and 4 filters: 8 to 16 accumulators, which hide the latency of
 # the multiply-adds and leave registers for the pixels.
@@ -179,6 +178,19 @@ class _Plan:
 _plan = lru_cache(maxsize=256)(_Plan)
 
 
+def plan_for(
+    x: NDArray[Any],
+    weight: NDArray[Any],
+    y: NDArray[Any],
+    stride: Ints,
+    before: Ints,
+    dilation: Ints,
+) -> _Plan:
+    """The plan of this call, made when arrays of these shapes and strides are first seen."""
+    keys = (x.shape, x.strides), (weight.shape, weight.strides), (y.shape, y.strides)
+    return _plan(*keys, stride, before, dilation, y.dtype, driver.threads())
+
+
 def correlate(
     x: NDArray[Any],
     weight: NDArray[Any],
@@ -190,25 +202,5 @@ def correlate(
 ) -> None:
     """As ``direct.correlate``, for few filters to a group."""
     x, weight = aligned(x), aligned(weight)
-    dtype = x.dtype
-    plan = _plan(
-        (x.shape, x.strides),
-        (weight.shape, weight.strides),
-        (y.shape, y.strides),
-        stride,
-        before,
-        dilation,
-        dtype,
-        driver.threads(),
-    )
-    driver.run(
-        plan.stages,
-        plan.operations,
-        plan.size,
-        plan.table,
-        origin(x),
-        origin(weight),
-        plan.no_bias if bias is None else bias,
-        origin(y),
-        workspace(plan.work, dtype),
-    )
+    plan = plan_for(x, weight, y, stride, before, dilation)
+    driver.run(plan, x, weight, plan.no_bias if bias is None else bias, y)

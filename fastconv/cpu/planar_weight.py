@@ -43,8 +43,7 @@ from .simd import (
     tile,
     zero,
 )
-from .views import aligned, layout, origin
-from .workspace import workspace
+from .views import aligned, layout
 
 # Taps that one pass over a block serves: those of a 3x3 filter, and more than the 8 sums that hide
 # the latency of the multiply-adds.
@@ -222,6 +221,14 @@ class _Plan:
 _plan = lru_cache(maxsize=256)(_Plan)
 
 
+def plan_for(
+    dy: NDArray[Any], x: NDArray[Any], dw: NDArray[Any], stride: Ints, before: Ints, dilation: Ints
+) -> _Plan:
+    """The plan of this call, made when arrays of these shapes and strides are first seen."""
+    keys = (dy.shape, dy.strides), (x.shape, x.strides), (dw.shape, dw.strides)
+    return _plan(*keys, stride, before, dilation, dw.dtype, driver.threads())
+
+
 def grad_weight(
     dy: NDArray[Any],
     x: NDArray[Any],
@@ -232,25 +239,5 @@ def grad_weight(
 ) -> None:
     """As ``direct_weight.grad_weight``, for few filters to a group."""
     dy, x = aligned(dy), aligned(x)
-    dtype = x.dtype
-    plan = _plan(
-        (dy.shape, dy.strides),
-        (x.shape, x.strides),
-        (dw.shape, dw.strides),
-        stride,
-        before,
-        dilation,
-        dtype,
-        driver.threads(),
-    )
-    driver.run(
-        plan.stages,
-        plan.operations,
-        plan.size,
-        plan.table,
-        origin(dy),
-        origin(x),
-        plan.unused,
-        origin(dw),
-        workspace(plan.work, dtype),
-    )
+    plan = plan_for(dy, x, dw, stride, before, dilation)
+    driver.run(plan, dy, x, plan.unused, dw)

@@ -24,8 +24,7 @@ from .packing import pack_lane_box, pack_lanes, unpack_lanes
 from .simd import lanes, load_first, pointer, zero
 from .tile import MAX_COLS, ROWS, accumulate
 from .transforms import OUTPUTS, POINTS, TAPS, four_outputs, image, three_taps, transform
-from .views import Layout, aligned, layout, origin
-from .workspace import workspace
+from .views import Layout, aligned, layout
 
 # Fields of a line of tiles in the table: offsets in x and y, first row and column of the image it
 # sees, tiles in it, pixels of the result it gives down and across.
@@ -320,12 +319,27 @@ class _Plan:
 _plan = lru_cache(maxsize=256)(_Plan)
 
 
+def plan_for(
+    x: NDArray[Any],
+    weight: NDArray[Any],
+    y: NDArray[Any],
+    stride: Ints,
+    before: Ints,
+    dilation: Ints,
+) -> _Plan:
+    """The plan of this call, made when arrays of these shapes and strides are first seen."""
+    keys = (x.shape, x.strides), (weight.shape, weight.strides), (y.shape, y.strides)
+    return _plan(*keys, before, y.dtype, driver.threads())
+
+
 def correlate(
     x: NDArray[Any],
     weight: NDArray[Any],
     bias: NDArray[Any] | None,
     y: NDArray[Any],
+    stride: Ints,
     before: Ints,
+    dilation: Ints,
 ) -> None:
     """Write the correlation of ``x`` with 1x3x3 filters, plus ``bias``, into ``y``.
 
@@ -335,29 +349,12 @@ def correlate(
     weight : (G, K/G, C/G, 1, 3, 3)
     bias : (K,) contiguous, or None for zeros
     y : (N, G, K/G, D, P, Q)
-    before : (d, h, w)
-        Zero padding ahead of each axis, none for the first.
+    stride, before, dilation : (d, h, w)
+        Stride and dilation are 1; ``before`` is the zero padding ahead of each axis, none ahead
+        of the first.
 
     All arrays have one dtype and any strides; none is empty.
     """
     x, weight = aligned(x), aligned(weight)
-    dtype = x.dtype
-    plan = _plan(
-        (x.shape, x.strides),
-        (weight.shape, weight.strides),
-        (y.shape, y.strides),
-        before,
-        dtype,
-        driver.threads(),
-    )
-    driver.run(
-        plan.stages,
-        plan.operations,
-        plan.size,
-        plan.table,
-        origin(x),
-        origin(weight),
-        plan.no_bias if bias is None else bias,
-        origin(y),
-        workspace(plan.work, dtype),
-    )
+    plan = plan_for(x, weight, y, stride, before, dilation)
+    driver.run(plan, x, weight, plan.no_bias if bias is None else bias, y)

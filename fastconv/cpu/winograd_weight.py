@@ -25,7 +25,7 @@ from .packing import pack_lane_box, unpack_lanes
 from .simd import lanes, load, pointer, store, zero
 from .tile import MAX_COLS, ROWS, accumulate
 from .transforms import OUTPUTS, POINTS, TAPS, four_taps, image, three_outputs, transform
-from .views import aligned, layout, origin
+from .views import aligned, layout
 from .winograd import (
     ACROSS,
     DOWN,
@@ -37,7 +37,6 @@ from .winograd import (
     Y_BASE,
     tile_lines,
 )
-from .workspace import workspace
 
 # Sums of one task: beyond this, panels of filters are divided among tasks, each of which transforms
 # the image anew.
@@ -324,7 +323,22 @@ class _Plan:
 _plan = lru_cache(maxsize=256)(_Plan)
 
 
-def grad_weight(dy: NDArray[Any], x: NDArray[Any], dw: NDArray[Any], before: Ints) -> None:
+def plan_for(
+    dy: NDArray[Any], x: NDArray[Any], dw: NDArray[Any], stride: Ints, before: Ints, dilation: Ints
+) -> _Plan:
+    """The plan of this call, made when arrays of these shapes and strides are first seen."""
+    keys = (dy.shape, dy.strides), (x.shape, x.strides), (dw.shape, dw.strides)
+    return _plan(*keys, before, dw.dtype, driver.threads())
+
+
+def grad_weight(
+    dy: NDArray[Any],
+    x: NDArray[Any],
+    dw: NDArray[Any],
+    stride: Ints,
+    before: Ints,
+    dilation: Ints,
+) -> None:
     """Write the correlation of ``x`` with ``dy`` into ``dw``.
 
     Parameters
@@ -332,29 +346,12 @@ def grad_weight(dy: NDArray[Any], x: NDArray[Any], dw: NDArray[Any], before: Int
     dy : (N, G, K/G, D, P, Q)
     x : (N, G, C/G, D, H, W)
     dw : (G, K/G, C/G, 1, 3, 3)
-    before : (d, h, w)
-        Zero padding ahead of each axis, none for the first.
+    stride, before, dilation : (d, h, w)
+        Stride and dilation are 1; ``before`` is the zero padding ahead of each axis, none ahead
+        of the first.
 
     All arrays have one dtype and any strides; none is empty.
     """
     dy, x = aligned(dy), aligned(x)
-    dtype = x.dtype
-    plan = _plan(
-        (dy.shape, dy.strides),
-        (x.shape, x.strides),
-        (dw.shape, dw.strides),
-        before,
-        dtype,
-        driver.threads(),
-    )
-    driver.run(
-        plan.stages,
-        plan.operations,
-        plan.size,
-        plan.table,
-        origin(dy),
-        origin(x),
-        plan.unused,
-        origin(dw),
-        workspace(plan.work, dtype),
-    )
+    plan = plan_for(dy, x, dw, stride, before, dilation)
+    driver.run(plan, dy, x, plan.unused, dw)

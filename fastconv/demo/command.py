@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 # Enough for the held-out accuracy to settle; an epoch of the larger images takes 25 times as long.
-EPOCHS = {"digits": 30, "mnist5k": 10}
+EPOCHS = {"digits": 30, "mnist5k": 20}
 
 
 def add_parser(commands: "Commands") -> None:
@@ -100,7 +100,11 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"held-out accuracy {right / len(predicted):.2%}: {right:,} of {len(predicted):,} right")
     print(f"total time {perf_counter() - start:.1f} s, of which training {seconds:.1f} s")
     filters = network.layers["conv1"].parameters["weight"]
-    figure.save(arguments.output, arguments.data, epochs, filters, digits, predicted)
+    try:
+        figure.save(arguments.output, arguments.data, epochs, filters, digits, predicted)
+    except OSError as error:
+        print(f"fastconv demo: cannot save the figure: {error}", file=sys.stderr)
+        return 1
     print(f"figure saved to {arguments.output}")
     return 0
 

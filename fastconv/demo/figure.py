@@ -43,7 +43,7 @@ def save(
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
+    layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06)
     figure = Figure(figsize=(12, 8), dpi=100, layout=layout, facecolor="white")
     accuracy = epochs[-1].test_accuracy
     figure.suptitle(

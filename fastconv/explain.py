@@ -1,0 +1,153 @@
+"""What a convolution costs, and how it is computed: ``fastconv.explain``."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import SupportsIndex
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from . import cpu, plan
+from .dispatch import DTYPES
+from .functional import conv_geometry_of
+from .geometry import ConvGeometry, Padding, PerAxis, shape_tuple
+from .ranks import FILTER_AXES, IMAGE_AXES, RESULT_AXES
+
+MAPS = ("forward", "grad_input", "grad_weight")
+
+
+@dataclass(frozen=True)
+class MapPlan:
+    """How one map is computed.
+
+    Attributes
+    ----------
+    algorithm, why : str
+        What "auto" takes, and the reason.
+    products : int
+        Multiply-adds that the algorithm does, those of empty lanes not counted.
+    workspace : int
+        Bytes of scratch memory.
+    threads : int
+        Threads that take part.
+    """
+
+    algorithm: str
+    why: str
+    products: int
+    workspace: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A convolution's shapes and costs; prints as a table.
+
+    Attributes
+    ----------
+    geometry : ConvGeometry
+    dtype : numpy dtype
+    flops : int
+        Multiplications and additions of the definition, the same for all maps.
+    nbytes : int
+        Of input, filters and result: what any of the maps moves at least.
+    maps : dict
+        A ``MapPlan`` for "forward", "grad_input" and "grad_weight".
+    """
+
+    ndim: int
+    geometry: ConvGeometry
+    dtype: np.dtype[np.generic]
+    flops: int
+    nbytes: int
+    maps: dict[str, MapPlan]
+
+    def __str__(self) -> str:
+        g, n = self.geometry, self.ndim
+        inner = slice(3 - n, None)
+        pairs = tuple(zip(g.before, g.after, strict=True))
+        lines = [
+            f"x       (N, C, {IMAGE_AXES[n]}) = {(g.batch, g.in_channels, *g.input[inner])}",
+            f"weight  (K, C/groups, {FILTER_AXES[n]}) ="
+            f" {(g.out_channels, g.in_channels // g.groups, *g.kernel[inner])}",
+            f"y       (N, K, {RESULT_AXES[n]}) = {(g.batch, g.out_channels, *g.output[inner])}",
+            f"stride {g.stride[inner]}, padding {pairs[inner]}, dilation {g.dilation[inner]},"
+            f" groups {g.groups}, {self.dtype}",
+            f"{self.flops / 1e9:.3g} GFLOP, {self.nbytes / 1e6:.3g} MB,"
+            f" {self.flops / self.nbytes:.3g} FLOP/byte",
+        ]
+        for name, each in self.maps.items():
+            share = 2 * each.products / self.flops
+            lines += [
+                "",
+                f"{name}: {each.algorithm}, because {each.why}",
+                f"    {share:.0%} of the multiply-adds of the definition,"
+                f" {each.workspace / 2**20:.3g} MiB of scratch memory, {each.threads} threads",
+            ]
+        return "\n".join(lines)
+
+
+def explain(
+    x_shape: Sequence[SupportsIndex],
+    weight_shape: Sequence[SupportsIndex],
+    stride: PerAxis = 1,
+    padding: Padding = 0,
+    dilation: PerAxis = 1,
+    groups: SupportsIndex = 1,
+    *,
+    dtype: DTypeLike = np.float32,
+) -> Explanation:
+    """Say what a convolution costs and which algorithm "auto" takes for each map, and why.
+
+    Parameters
+    ----------
+    x_shape : tuple of ints
+        (N, C, *spatial), with 1 to 3 spatial axes.
+    weight_shape : tuple of ints
+        (K, C/groups, *kernel).
+    stride, padding, dilation, groups
+        As in ``conv1d``, ``conv2d`` and ``conv3d``.
+    dtype : float32 or float64, default float32
+
+    Returns
+    -------
+    Explanation
+        Prints as a table.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As the convolution itself would.
+
+    Examples
+    --------
+    >>> import fastconv
+    >>> plan = fastconv.explain((16, 64, 56, 56), (64, 64, 3, 3), padding=1)
+    >>> plan.flops == 2 * 16 * 64 * 56 * 56 * 64 * 3 * 3
+    True
+    >>> plan.maps["forward"].algorithm
+    'winograd'
+    """
+    if np.dtype(dtype) not in DTYPES:
+        raise TypeError(f"dtype must be float32 or float64, got {np.dtype(dtype)}")
+    x, w = shape_tuple("x_shape", x_shape), shape_tuple("weight_shape", weight_shape)
+    ndim = len(w) - 2
+    if ndim not in IMAGE_AXES:
+        raise ValueError(f"weight_shape must have 3, 4 or 5 entries, got {w}")
+    g = conv_geometry_of(
+        ndim, x, w, stride, padding, dilation, groups, x_name="x_shape", weight_name="weight_shape"
+    )
+    kind = np.dtype(dtype)
+    nbytes = kind.itemsize * sum(map(prod, (g.x_shape, g.weight_shape, g.y_shape)))
+    return Explanation(
+        ndim, g, kind, g.operations, nbytes, {name: _plan(name, g, kind) for name in MAPS}
+    )
+
+
+def _plan(name: str, g: ConvGeometry, dtype: np.dtype[np.generic]) -> MapPlan:
+    choice = plan.explain_choice(name, g, dtype, "auto")
+    operations, elements, threads = cpu.requirements(name, g, dtype, choice.algorithm)
+    return MapPlan(
+        choice.algorithm, choice.why, operations // 2, elements * dtype.itemsize, threads
+    )

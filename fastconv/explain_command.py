@@ -1,0 +1,56 @@
+"""The command ``fastconv explain``: its options."""
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from .explain import explain
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def add_parser(commands: "Commands") -> None:
+    """Add ``explain`` to the command line."""
+    parser = commands.add_parser(
+        "explain",
+        help="say what a convolution costs and how it is computed",
+        description="Print shapes, costs, and the algorithm taken for each map, with the reason.",
+    )
+    add = parser.add_argument
+    add("x", type=_extents, help="shape of the input, such as 16x64x56x56")
+    add("weight", type=_extents, help="shape of the filters, such as 64x64x3x3")
+    for name, default in (("stride", 1), ("padding", 0), ("dilation", 1)):
+        add(
+            f"--{name}",
+            type=_axes,
+            default=default,
+            metavar="N[,N...]",
+            help="by default %(default)s",
+        )
+    add("--groups", type=int, default=1, metavar="N")
+    add("--dtype", choices=("float32", "float64"), default="float32")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the explanation."""
+    a = arguments
+    try:
+        told = explain(a.x, a.weight, a.stride, a.padding, a.dilation, a.groups, dtype=a.dtype)
+    except ValueError as error:
+        print(f"fastconv explain: {error}", file=sys.stderr)
+        return 1
+    print(told)
+    return 0
+
+
+def _extents(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split("x"))
+
+
+def _axes(text: str) -> int | str | tuple[int, ...]:
+    if text in ("same", "valid"):
+        return text
+    numbers = tuple(int(part) for part in text.split(","))
+    return numbers[0] if len(numbers) == 1 else numbers
