@@ -254,15 +254,20 @@ class _Plan:
         panels = ceil(filters / row)
         points = POINTS * POINTS
 
-        # The transformed tiles of a block and their products fill the second-level cache; but
-        # fewer than 24 tiles would make too little of every panel that is read.
+        # The transformed tiles of a block and their products fill the second-level cache. But
+        # where the filters do not fit there as well, every block reads them from further away:
+        # 66 tiles make it 32 operations to a byte, and 16 would have taken 1.5 times as long.
+        filters_bytes = groups * panels * points * depth * row * dtype.itemsize
         room = L2_BYTES // (points * (depth + row) * dtype.itemsize)
-        most = max(room // ROWS, 4) * ROWS
+        most = max(room // ROWS, 4 if filters_bytes <= L2_BYTES else 11) * ROWS
         lines = tile_lines(pixels, x, y, before, most)
         per_line = int(lines[:, TILES].max())
-        block_lines = max(1, min(most // per_line, ceil(len(lines) * groups / (2 * threads))))
+        block_lines = max(1, most // per_line)
+        tasks = 2 * threads
+        if groups * panels * ceil(len(lines) / block_lines) < tasks:
+            block_lines = min(block_lines, ceil(len(lines) * groups * panels / tasks))
         blocks = ceil(len(lines) / block_lines)
-        shares = min(panels, ceil(2 * threads / (groups * blocks)))
+        shares = min(panels, ceil(tasks / (groups * blocks)))
         tiles = ceil(block_lines * per_line / ROWS) * ROWS
 
         tables = Tables()

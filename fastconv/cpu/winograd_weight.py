@@ -257,8 +257,10 @@ class _Plan:
         points = POINTS * POINTS
         sums = points * ceil(channels / ROWS) * ROWS * row
 
-        # The transformed tiles of a block fill the second-level cache.
-        most = max(L2_BYTES // (points * (depth + row) * dtype.itemsize), 24)
+        # The transformed tiles of a block fill the second-level cache; but where the sums do not
+        # fit there, more tiles must make it worth reading and writing them.
+        room = L2_BYTES // (points * (depth + row) * dtype.itemsize)
+        most = max(room, 24 if sums * dtype.itemsize <= L2_BYTES else 96)
         lines = tile_lines(pixels, x, dy, before, most)
         per_line = int(lines[:, TILES].max())
         block_lines = max(1, most // per_line)
