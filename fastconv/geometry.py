@@ -74,6 +74,15 @@ class ConvGeometry:
         return 2 * prod(self.y_shape) * prod(self.weight_shape[2:])
 
     @cached_property
+    def is_product(self) -> bool:
+        """Whether there is one window and it is the whole image: a product of matrices."""
+        return (
+            self.output == (1, 1, 1)
+            and self.kernel == self.input
+            and self.before == self.after == (0, 0, 0)
+        )
+
+    @cached_property
     def phases(self) -> tuple[Phase, ...]:
         """How ``grad_input`` splits into correlations of stride 1: prod(stride) of them.
 

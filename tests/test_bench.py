@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -247,7 +248,7 @@ def test_plot(tmp_path, monkeypatch, names, torch):
 
 def test_command(tmp_path, known_machine, capsys, monkeypatch):
     pytest.importorskip("matplotlib")
-    monkeypatch.setattr(peers, "find_spec", lambda name: None if name == "jax" else object())
+    monkeypatch.setattr(peers, "find_spec", lambda name: None if name == "jax" else find_spec(name))
     files = [str(tmp_path / name) for name in ("a.json", "a.md", "a.png")]
     options = ["--quick", "--suite", "tiny,batch1", "--against", "numpy,jax"]
     outputs = ["--json", files[0], "--markdown", files[1], "--plot", files[2]]

@@ -63,6 +63,13 @@ def grad_input(
     if algorithm == "reference":
         _reference(reference.grad_input, (grad_output, weight, _bias(bias, out)), geometry, out)
         return
+    contiguous = weight.flags.c_contiguous and out.flags.c_contiguous
+    if geometry.is_product and contiguous and bias is None:
+        # Pixels become channels: as pixels, each would meet one tap and zeros under all others.
+        weight = weight.reshape(*weight.shape[:2], -1, *ONES)
+        out = out.reshape(*out.shape[:2], -1, *ONES)
+        direct.correlate(grad_output, weight.swapaxes(1, 2), None, out, ONES, (0, 0, 0), ONES)
+        return
     swapped = weight.swapaxes(1, 2)
     for phase in geometry.phases:
         part = out[phase.place]

@@ -35,10 +35,11 @@ from .phases import (
 from .simd import broadcast, element, fma, lanes, load, pointer, store, tile
 from .views import aligned, layout
 
-# Vectors of pixels that go with 1, 2 and 4 filters: 8 to 16 accumulators, which hide the latency of
-# the multiply-adds and leave registers for the pixels.
+# Filters to a tile at most, and vectors of pixels that go with 1, 2, 4 and 6 filters: 8 to 24
+# accumulators hide the latency of the multiply-adds and leave registers for the pixels.
+MOST = 6
 WIDE = 8
-MIDDLE, NARROW = (6, 4) if VECTOR_REGISTERS == 32 else (4, 2)
+MIDDLE, NARROW, FLAT = (6, 4, 4) if VECTOR_REGISTERS == 32 else (4, 2, 2)
 
 # Fields of `size` after those of the copy.
 (
@@ -63,7 +64,7 @@ MIDDLE, NARROW = (6, 4) if VECTOR_REGISTERS == 32 else (4, 2)
 def _correlate_tile(x, weight, bias, size, table, last, out, rows, cols):
     # rows filters by cols vectors of pixels; filters after the last one repeat it.
     width = lanes(out)
-    acc = tile(out, 4, WIDE)
+    acc = tile(out, MOST, WIDE)
     pixels = tile(out, 1, WIDE)
     for k in range(rows):
         for j in range(cols):
@@ -89,12 +90,13 @@ def planar_block(task, slot, size, table, x, weight, bias, y, work):
     group, block = divmod(task, size[BLOCKS])
     block = size[BLOCK_TABLE] + block * BLOCK_FIELDS
     sums = pointer(work, slot * size[SLOT])
-    copy = pointer(sums, 4 * size[SUMS])
+    copy = pointer(sums, MOST * size[SUMS])
     copy_phases(x, size, table, block, group, copy)
     planes, rows, cols = table[block + COUNTS], table[block + COUNTS + 1], table[block + COUNTS + 2]
     pixels = (rows - 1) * size[LINE_PITCH] + cols
-    for k in range(0, size[FILTERS], 4):
-        last = min(4, size[FILTERS] - k) - 1
+    k = 0
+    while k < size[FILTERS]:
+        last = min(MOST, size[FILTERS] - k) - 1
         filters = pointer(weight, group * size[W_GROUP] + k * size[W_FILTER])
         biases = pointer(bias, group * size[FILTERS] + k)
         result = pointer(y, group * size[Y_GROUP] + k * size[Y_FILTER] + table[block + RESULT])
@@ -109,15 +111,20 @@ def planar_block(task, slot, size, table, x, weight, bias, y, work):
                 for i in range(0, pixels, MIDDLE * width):
                     at, out = pointer(plane, i), pointer(sums, i)
                     _correlate_tile(at, filters, biases, size, table, last, out, 2, MIDDLE)
-            else:
+            elif last < 4:
                 for i in range(0, pixels, NARROW * width):
                     at, out = pointer(plane, i), pointer(sums, i)
                     _correlate_tile(at, filters, biases, size, table, last, out, 4, NARROW)
+            else:
+                for i in range(0, pixels, FLAT * width):
+                    at, out = pointer(plane, i), pointer(sums, i)
+                    _correlate_tile(at, filters, biases, size, table, last, out, 6, FLAT)
             for f in range(last + 1):
                 for p in range(rows):
                     line = pointer(sums, f * size[SUMS] + p * size[LINE_PITCH])
                     place = f * size[Y_FILTER] + o * size[Y_PLANE] + p * size[Y_ROW]
                     copy_line(line, 1, cols, pointer(result, place), size[Y_COL])
+        k += last + 1
 
 
 class _Plan:
@@ -149,7 +156,7 @@ class _Plan:
                 break
         # The last tile of a plane reads and writes past the pixels.
         sums = spread(block[2] * copy.line + WIDE * width, width)
-        slot = spread(4 * sums + copy.size + WIDE * width, width)
+        slot = spread(MOST * sums + copy.size + WIDE * width, width)
 
         tables = Tables()
         block_table = tables.add(copy.blocks)

@@ -32,16 +32,18 @@ def add_parser(commands: "Commands") -> None:
         help="train a small network on handwritten digits",
         description="Train a small convolutional network, written in plain NumPy, on real"
         " handwritten digits; print its accuracy and timings, and save a figure.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("--data", choices=EPOCHS, default="digits", help="1,797 images of 8x8, or 5,000 of 28x28")
-    add("--epochs", type=_count, metavar="N", help="passes over the training images")
-    add("--batch-size", type=_count, default=64, metavar="N", help="images for each step")
-    add("--rate", type=_rate, default=0.003, metavar="R", help="learning rate at the start")
-    add("--seed", type=_seed, default=0, metavar="N", help="of the split, filters and batches")
-    add("--output", type=_png, default="fastconv-demo.png", metavar="PNG", help="the figure's file")
-    add("--threads", type=_threads, metavar="N", help="cores to use")
+    shown = "(default: %(default)s)"
+    sets = f"1,797 images of 8x8 pixels, or 5,000 of 28x28 {shown}"
+    passes = ", ".join(f"{count} for {name}" for name, count in EPOCHS.items())
+    add("--data", choices=EPOCHS, default="digits", help=sets)
+    add("--epochs", type=_count, metavar="N", help=f"passes over the images (default: {passes})")
+    add("--batch-size", type=_count, default=64, metavar="N", help=f"images to a step {shown}")
+    add("--rate", type=_rate, default=0.003, metavar="R", help=f"initial learning rate {shown}")
+    add("--seed", type=_seed, default=0, metavar="N", help=f"of all that is random {shown}")
+    add("--output", type=_png, default="fastconv-demo.png", metavar="PNG", help=f"figure {shown}")
+    add("--threads", type=_threads, metavar="N", help="threads to use (default: Numba's setting)")
     parser.set_defaults(run=run)
 
 
