@@ -248,18 +248,21 @@ def test_plot(tmp_path, monkeypatch, names, torch):
 
 def test_command(tmp_path, known_machine, capsys, monkeypatch):
     pytest.importorskip("matplotlib")
-    monkeypatch.setattr(peers, "find_spec", lambda name: None if name == "jax" else find_spec(name))
+    lacking = ("jax", "jaxlib")
+    monkeypatch.setattr(
+        peers, "find_spec", lambda name: None if name in lacking else find_spec(name)
+    )
     files = [str(tmp_path / name) for name in ("a.json", "a.md", "a.png")]
     options = ["--quick", "--suite", "tiny,batch1", "--against", "numpy,jax"]
     outputs = ["--json", files[0], "--markdown", files[1], "--plot", files[2]]
     assert main(["bench", *options, "--suite", "tiny", "--map", "forward", *outputs]) == 0
     text = capsys.readouterr().out
-    assert "jax is left out: not installed: jax" in text
+    assert "jax is left out: not installed: jax, jaxlib" in text
     assert "Geometric means" in text
     content = json.loads((tmp_path / "a.json").read_text())
     layers = [record["layer"] for record in content["records"]]
     assert layers == ["tiny-1d", "batch1-resnet50-conv2-expand"]
-    assert content["left_out"] == {"jax": "not installed: jax"}
+    assert content["left_out"] == {"jax": "not installed: jax, jaxlib"}
     assert content["peers"] == ["numpy"]
     assert "tiny-1d" in (tmp_path / "a.md").read_text()
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
