@@ -191,7 +191,7 @@ class _Plan:
         image = ImageBlocks(x, dy, tuple(extents), stride, before, dilation, chunk, block, width)
         blocks = len(image.blocks)
         wholes = groups * panels * chunks
-        parts = min(panels, ceil(panels * sums * dtype.itemsize / SUMS_BYTES))
+        parts = ceil(panels / max(1, SUMS_BYTES // (sums * dtype.itemsize)))
         tasks = groups * parts * chunks
         self.operations = 2 * groups * filters * channels * taps * prod(pixels)
         shares = min(

@@ -265,7 +265,7 @@ class _Plan:
         per_line = int(lines[:, TILES].max())
         block_lines = max(1, most // per_line)
         tiles = block_lines * per_line
-        parts = min(panels, ceil(panels * sums * dtype.itemsize / SUMS_BYTES))
+        parts = ceil(panels / max(1, SUMS_BYTES // (sums * dtype.itemsize)))
         shares = min(
             ceil(TASKS / (groups * parts)),
             max(1, SHARES_BYTES // (groups * panels * sums * dtype.itemsize)),
