@@ -5,7 +5,6 @@ Functions ``conv{1,2,3}d`` and ``conv_transpose{1,2,3}d`` with their gradients `
 ``ConvTranspose{1,2,3}d``; ``gradcheck`` for gradients of your own.
 """
 
-from .cpu.workspace import free_workspace
 from .explain import Explanation, explain
 from .functional import (
     conv1d,
@@ -47,6 +46,7 @@ from .transposed import (
     conv_transpose3d_grad_input,
     conv_transpose3d_grad_weight,
 )
+from .workspace import free_workspace
 
 __version__ = "0.1.0"
 

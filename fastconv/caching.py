@@ -25,7 +25,9 @@ def _source_key() -> str:
     """Digest of Numba's version and of every source file that cached code comes from."""
     digest = hashlib.sha256(numba.__version__.encode())
     package = Path(__file__).parent
-    for source in sorted([package / "reference.py", *package.glob("cpu/*.py")]):
+    for source in sorted(
+        [package / "reference.py", package / "host.py", *package.glob("cpu/*.py")]
+    ):
         digest.update(source.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -1,13 +1,20 @@
 """From arrays to the backend that computes on them."""
 
+import functools
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from . import cpu
-
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+@functools.cache
+def _cpu() -> ModuleType:
+    # When it is first needed: its kernels' definitions take twice as long to import as the rest.
+    from . import cpu
+
+    return cpu
 
 
 def backend_of(arrays: dict[str, Any], bias: Any = None) -> ModuleType:
@@ -35,4 +42,4 @@ def backend_of(arrays: dict[str, Any], bias: Any = None) -> ModuleType:
             raise TypeError(
                 f"all arrays must have one dtype, got {first} {dtype} and {name} {array.dtype}"
             )
-    return cpu
+    return _cpu()

@@ -8,7 +8,7 @@ from typing import SupportsIndex
 import numpy as np
 from numpy.typing import DTypeLike
 
-from . import cpu, plan
+from . import plan
 from .dispatch import DTYPES
 from .functional import conv_geometry_of
 from .geometry import ConvGeometry, Padding, PerAxis, shape_tuple
@@ -146,6 +146,8 @@ def explain(
 
 
 def _plan(name: str, g: ConvGeometry, dtype: np.dtype[np.generic]) -> MapPlan:
+    from . import cpu  # which takes a while to import
+
     choice = plan.explain_choice(name, g, dtype, "auto")
     operations, elements, threads = cpu.requirements(name, g, dtype, choice.algorithm)
     return MapPlan(

@@ -14,8 +14,8 @@ from typing import Any
 import numba
 import numpy as np
 
-from .cpu.host import VECTOR_BITS
 from .geometry import ConvGeometry
+from .host import VECTOR_BITS
 
 ALGORITHMS = ("auto", "direct", "planar", "winograd", "reference")
 

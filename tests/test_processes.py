@@ -37,7 +37,7 @@ print((time.perf_counter() - start) / (middle - start))
 # Every map at sizes with tails, against the oracle, in a process of its own.
 EVERY_MAP = """
 import numpy as np, fastconv
-from fastconv.cpu import host
+from fastconv import host
 from tests import reference
 from tests.cases import assert_close, assert_close_in_norm, data
 rng = np.random.default_rng(0)

@@ -3,9 +3,9 @@
 import numpy as np
 from numba import njit, prange
 
-from ..cpu.host import VECTOR_REGISTERS
 from ..cpu.kernel import device, inline
 from ..cpu.simd import broadcast, fma, lanes, store, tile
+from ..host import VECTOR_REGISTERS
 
 # Independent chains of multiply-adds: two units times four cycles of latency need 8, and a quarter
 # of the registers stay free.

@@ -12,7 +12,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from ..cpu.host import VECTOR_BITS
+from ..host import VECTOR_BITS
 from . import kernels
 
 PACKAGES = ("fastconv", "numpy", "numba", "llvmlite")

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..host import VECTOR_BITS
 from . import driver
 from .blocks import Ints, Tables, block_shape, columns, offsets, runs, spread
-from .host import VECTOR_BITS
 from .image import BLOCK_FIELDS, BLOCK_TABLE, IMAGE_FIELDS, PIXELS, RESULT, ImageBlocks, see_block
 from .kernel import Kernel
 from .packing import pack_panel, unpack_panel

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from ..caching import PerDtype
 from ..config import brief_spinning
+from ..workspace import workspace
 from .kernel import OPTIONS, kernel_signature
 from .views import origin
-from .workspace import workspace
 
 Array = NDArray[Any]
 

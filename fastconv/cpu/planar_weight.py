@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..host import L2_BYTES, VECTOR_BITS
 from . import driver
 from .blocks import Ints, Tables, block_shape, offsets, spread
-from .host import L2_BYTES, VECTOR_BITS
 from .kernel import Kernel, inline
 from .packing import pack_line
 from .phases import (

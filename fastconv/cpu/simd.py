@@ -19,7 +19,7 @@ from numba.core import cgutils
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
-from .host import VECTOR_BITS
+from ..host import VECTOR_BITS
 
 I32 = ir.IntType(32)
 I64 = ir.IntType(64)

@@ -15,7 +15,7 @@ grad_weight  channel and tap        output pixel           filter
 ===========  =====================  =====================  =================
 """
 
-from .host import L1_BYTES, VECTOR_BITS, VECTOR_REGISTERS
+from ..host import L1_BYTES, VECTOR_BITS, VECTOR_REGISTERS
 from .kernel import device, inline
 from .simd import broadcast, element, fma, lanes, load, pointer, store, tile, zero
 

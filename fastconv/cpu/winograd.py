@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..host import L2_BYTES, VECTOR_BITS
 from . import driver
 from .blocks import Ints, Table, Tables, columns, offsets, spread
-from .host import L2_BYTES, VECTOR_BITS
 from .kernel import Kernel
 from .packing import pack_lane_box, pack_lanes, unpack_lanes
 from .simd import lanes, load_first, pointer, zero
