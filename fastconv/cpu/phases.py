@@ -17,32 +17,11 @@ from .packing import clear, inside, pack_line
 from .simd import pointer
 from .views import Layout
 
-# Fields of `size` that describe the copy; a kernel's own follow from COPY_FIELDS on.
-(
-    CHANNELS,
-    STRIDE,  # (d, h, w), as all of the following
-    _1,
-    _2,
-    REACH,  # from the first to the last tap, and one more
-    _,
-    _,
-    EXTENTS,
-    _,
-    _,
-    X_GROUP,
-    X_STRIDES,  # (n, c, d, h, w)
-    _,
-    _,
-    _,
-    _,
-    CHANNEL_PITCH,  # in the copy
-    PLANE_PITCH,
-    ROW_PHASE_PITCH,
-    COL_PHASE_PITCH,
-    LINE_PITCH,
-    BLOCK_TABLE,
-    COPY_FIELDS,
-) = range(23)
+# Fields of `size` that describe the copy; a kernel's own follow from COPY_FIELDS on. Stride, reach
+# (from the first to the last tap, and one more) and extents are (d, h, w), strides (n, c, d, h, w).
+CHANNELS, STRIDE, REACH, EXTENTS, X_GROUP, X_STRIDES = 0, 1, 4, 7, 10, 11
+CHANNEL_PITCH, PLANE_PITCH, ROW_PHASE_PITCH, COL_PHASE_PITCH, LINE_PITCH = range(16, 21)
+BLOCK_TABLE, COPY_FIELDS = 21, 22
 
 # Fields of a block's row in the table: offset of its image in x, first coordinates of its first
 # window, extents in output pixels, offset of its first pixel in y.
