@@ -421,6 +421,7 @@ def conv_backward(
     g = conv_geometry_of(ndim, x.shape, weight.shape, stride, padding, dilation, groups)
     check_grad_output(grad_output, image_shape(g.y_shape, ndim, x.shape))
     of_x, of_weight, of_bias = check_needs(needs)
+    choose("forward", g, x.dtype, algorithm)  # says what is wrong before anything is computed
     dy = grad_output
     return (
         run_grad_input(backend, g, dy, weight, None, x.shape, algorithm, None) if of_x else None,

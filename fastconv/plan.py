@@ -1,7 +1,7 @@
 """Which algorithm computes a call, and why.
 
-"direct"     lanes are channels: pack, accumulate, unpack (``cpu/correlate.py``, ``cpu/weight.py``)
-"planar"     lanes are pixels: for few channels to a group (``cpu/planar.py``)
+"direct"     lanes are channels: pack, accumulate, unpack (``cpu/direct.py``)
+"planar"     lanes are pixels: for few channels to a group, or short sums (``cpu/planar.py``)
 "winograd"   3x3 filters of stride 1 with a quarter of the products (``cpu/winograd.py``)
 "reference"  the formulas as literal loops (``reference.py``)
 """
@@ -18,6 +18,12 @@ from .geometry import ConvGeometry
 from .host import VECTOR_BITS
 
 ALGORITHMS = ("auto", "direct", "planar", "winograd", "reference")
+
+# Products in a sum at most, and pixels in a line at least, for which "direct" spends more on
+# transposing the result than "planar" loses at the ends of lines: "planar" was 1.2 to 1.4 times as
+# fast on 1x1 layers of 64 and 256 channels, 56 pixels wide.
+SHORT_SUM = 256
+LONG_LINE = 48
 
 
 @dataclass(frozen=True)
@@ -77,16 +83,10 @@ def _best(map_name: str, g: ConvGeometry, dtype: np.dtype[Any]) -> Choice:
         ratio = _winograd_time(g) / _direct_time(g)
         if ratio < 1:
             return Choice("winograd", f'it takes about {ratio:.0%} of the time of "direct"')
-    # Short sums: "direct" would spend more on transposing the result than "planar" loses at the
-    # ends of lines. 1.2 to 1.4 times as fast on 1x1 layers of 64 and 256 channels, 56 pixels wide.
     depth, width = _sums(map_name, g)
     if depth <= SHORT_SUM and width >= LONG_LINE:
         return Choice("planar", f"sums of {depth} products are short, lines of {width} long")
     return Choice("direct", f"with {across} to a group, channels fill vectors of {lanes} lanes")
-
-
-SHORT_SUM = 256
-LONG_LINE = 48
 
 
 def _sums(map_name: str, g: ConvGeometry) -> tuple[int, int]:

@@ -33,6 +33,7 @@ from .geometry import (
     shape_tuple,
     transposed_geometry,
 )
+from .plan import choose
 from .ranks import ranks
 
 Array = NDArray[Any]
@@ -302,6 +303,7 @@ def conv_transpose_backward(
     )
     check_grad_output(grad_output, image_shape(g.x_shape, ndim, x.shape))
     of_x, of_weight, of_bias = check_needs(needs)
+    choose("forward", g, x.dtype, algorithm)  # says what is wrong before anything is computed
     dy = grad_output
     return (
         run_forward(backend, g, dy, weight, None, x.shape, algorithm, None) if of_x else None,

@@ -176,6 +176,14 @@ def test_out_must_be_writeable_aligned_and_of_distinct_elements():
         fastconv.conv2d(X, W, out=repeated)
 
 
+def test_algorithm_is_checked_even_if_not_needed():
+    for needs in ((False, False, True), (False, False, False)):
+        with pytest.raises(ValueError, match="algorithm must be one of"):
+            fastconv.conv2d_backward(Y, X, W, needs=needs, algorithm="x")
+        with pytest.raises(ValueError, match="algorithm must be one of"):
+            fastconv.conv_transpose2d_backward(X, Y, W, needs=needs, algorithm="x")
+
+
 def test_needs():
     with pytest.raises(ValueError, match="needs must have 3 entries"):
         fastconv.conv2d_backward(Y, X, W, needs=(True, False))
