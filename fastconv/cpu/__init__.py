@@ -10,6 +10,7 @@ whole. ``grad_input`` adds a bias because a transposed convolution, which it com
 one.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from .. import reference
 from ..caching import PerDtype
-from ..geometry import ConvGeometry
+from ..geometry import ConvGeometry, Ints
 from . import (
     direct,
     direct_weight,
@@ -63,23 +64,29 @@ def grad_input(
     if algorithm == "reference":
         _reference(reference.grad_input, (grad_output, weight, _bias(bias, out)), geometry, out)
         return
-    contiguous = weight.flags.c_contiguous and out.flags.c_contiguous
-    if geometry.is_product and contiguous and bias is None:
-        # Pixels become channels: as pixels, each would meet one tap and zeros under all others.
-        weight = weight.reshape(*weight.shape[:2], -1, *ONES)
-        out = out.reshape(*out.shape[:2], -1, *ONES)
-        direct.correlate(grad_output, weight.swapaxes(1, 2), None, out, ONES, (0, 0, 0), ONES)
-        return
-    swapped = weight.swapaxes(1, 2)
-    for phase in geometry.phases:
-        part = out[phase.place]
-        if phase.taps is None:
+    for engine, filters, part, before, dilation in _phases(algorithm, weight, geometry, out, bias):
+        if filters is None:
             part[...] = _bias(bias, out).reshape(*out.shape[1:3], 1, 1, 1)
         else:
-            flipped = swapped[phase.taps]
-            _CORRELATE[algorithm].correlate(
-                grad_output, flipped, bias, part, ONES, phase.before, phase.dilation
-            )
+            engine.correlate(grad_output, filters, bias, part, ONES, before, dilation)
+
+
+def _phases(
+    algorithm: str, weight: Array, g: ConvGeometry, out: Array, bias: Array | None
+) -> Iterator[tuple[Any, Array | None, Array, Ints, Ints]]:
+    """The correlations that ``grad_input`` is made of: engine, flipped filters (None where no tap
+    reaches), part of ``out``, padding ahead and dilation of each.
+    """
+    swapped = weight.swapaxes(1, 2)
+    contiguous = weight.flags.c_contiguous and out.flags.c_contiguous
+    if g.is_product and contiguous and bias is None:
+        # Pixels become channels: as pixels, each would meet one tap and zeros under all others.
+        swapped = weight.reshape(*weight.shape[:2], -1, *ONES).swapaxes(1, 2)
+        yield direct, swapped, out.reshape(*out.shape[:2], -1, *ONES), (0, 0, 0), ONES
+        return
+    for phase in g.phases:
+        filters = None if phase.taps is None else swapped[phase.taps]
+        yield _CORRELATE[algorithm], filters, out[phase.place], phase.before, phase.dilation
 
 
 def grad_weight(
@@ -104,13 +111,10 @@ def requirements(
     elif map_name == "forward":
         plans = [_CORRELATE[algorithm].plan_for(x, w, y, g.stride, g.before, g.dilation)]
     else:
-        swapped = w.swapaxes(1, 2)
         plans = [
-            _CORRELATE[algorithm].plan_for(
-                y, swapped[phase.taps], x[phase.place], ONES, phase.before, phase.dilation
-            )
-            for phase in g.phases
-            if phase.taps is not None
+            engine.plan_for(y, filters, part, ONES, before, dilation)
+            for engine, filters, part, before, dilation in _phases(algorithm, w, g, x, None)
+            if filters is not None
         ]
     return (
         sum(plan.operations for plan in plans),

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..host import L2_BYTES, VECTOR_BITS
 from . import driver
 from .blocks import Ints, Table, Tables, columns, offsets, spread
-from .kernel import Kernel
+from .kernel import Kernel, device
 from .packing import pack_lane_box, pack_lanes, unpack_lanes
 from .simd import lanes, load_first, pointer, zero
 from .tile import MAX_COLS, ROWS, accumulate
@@ -68,6 +68,41 @@ FILTER_CHUNK = 16
     SUMS,
     LINE,
 ) = range(32)
+
+
+@device
+def see_line(source, strides, extents, table, line, channels, buffer, seen, strip, plane):
+    """Take what one line of tiles sees of the image to the points: B' x B.
+
+    ``seen[point, channel // width, tile, channel % width]`` with ``plane`` numbers from point to
+    point and ``strip`` from one vector of channels to the next; strides are (c, h, w).
+    """
+    width = lanes(buffer)
+    across = table[line + TILES] * OUTPUTS + TAPS - 1
+    first = pointer(source, table[line + X_BASE])
+    for channel in range(0, channels, width):
+        pack_lane_box(
+            pointer(first, channel * strides[0]),
+            strides,
+            extents,
+            (table[line + TOP], table[line + LEFT]),
+            (POINTS, across),
+            min(channels - channel, width),
+            buffer,
+        )
+        for t in range(table[line + TILES]):
+            transform(
+                image,
+                POINTS,
+                POINTS,
+                pointer(buffer, t * OUTPUTS * width),
+                across * width,
+                width,
+                zero(buffer),
+                pointer(seen, channel // width * strip + t * width),
+                POINTS * plane,
+                plane,
+            )
 
 
 @Kernel
@@ -129,34 +164,16 @@ def winograd_block(task, slot, size, table, x, weight, bias, y, work):
     line_buffer = pointer(seen, size[LINE])
 
     tiles = 0
+    strides = size[X_CHANNEL], size[X_ROW], size[X_COL]
+    extents = size[HEIGHT], size[WIDTH]
     for number in range(begin, end):
         line = size[LINE_TABLE] + number * LINE_FIELDS
-        pitch = (table[line + TILES] * OUTPUTS + TAPS - 1) * width
-        source = pointer(x, group * size[X_GROUP] + table[line + X_BASE])
-        for channel in range(0, size[CHANNELS], width):
-            used = min(size[CHANNELS] - channel, width)
-            pack_lane_box(
-                pointer(source, channel * size[X_CHANNEL]),
-                (size[X_CHANNEL], size[X_ROW], size[X_COL]),
-                (size[HEIGHT], size[WIDTH]),
-                (table[line + TOP], table[line + LEFT]),
-                (POINTS, table[line + TILES] * OUTPUTS + TAPS - 1),
-                used,
-                line_buffer,
-            )
-            for t in range(table[line + TILES]):
-                transform(
-                    image,
-                    POINTS,
-                    POINTS,
-                    pointer(line_buffer, t * OUTPUTS * width),
-                    pitch,
-                    width,
-                    zero(work),
-                    pointer(seen, channel // width * strip + (tiles + t) * width),
-                    POINTS * plane,
-                    plane,
-                )
+        first_tile = pointer(seen, tiles * width)
+        source = pointer(x, group * size[X_GROUP])
+        channels = size[CHANNELS]
+        see_line(
+            source, strides, extents, table, line, channels, line_buffer, first_tile, strip, plane
+        )
         tiles += table[line + TILES]
 
     for part in range(share * panels // size[SHARES], (share + 1) * panels // size[SHARES]):

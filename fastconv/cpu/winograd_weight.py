@@ -24,17 +24,15 @@ from .kernel import Kernel
 from .packing import pack_lane_box, unpack_lanes
 from .simd import lanes, load, pointer, store, zero
 from .tile import MAX_COLS, ROWS, accumulate
-from .transforms import OUTPUTS, POINTS, TAPS, four_taps, image, three_outputs, transform
+from .transforms import OUTPUTS, POINTS, TAPS, four_taps, three_outputs, transform
 from .views import aligned, layout
 from .winograd import (
     ACROSS,
     DOWN,
-    LEFT,
     LINE_FIELDS,
     TILES,
-    TOP,
-    X_BASE,
     Y_BASE,
+    see_line,
     tile_lines,
 )
 
@@ -105,36 +103,28 @@ def winograd_share(task, slot, size, table, dy, x, unused, dw, work):
     line_buffer = pointer(seen, size[LINE])
 
     start, end = share * size[LINES] // shares, (share + 1) * size[LINES] // shares
+    strides = size[X_CHANNEL], size[X_ROW], size[X_COL]
+    extents = size[HEIGHT], size[WIDTH]
     for begin in range(start, end, size[BLOCK_LINES]):
         stop = min(begin + size[BLOCK_LINES], end)
         tiles = 0
         for number in range(begin, stop):
             line = size[LINE_TABLE] + number * LINE_FIELDS
-            across = table[line + TILES] * OUTPUTS + TAPS - 1
-            source = pointer(x, group * size[X_GROUP] + table[line + X_BASE])
-            for channel in range(0, size[CHANNELS], width):
-                pack_lane_box(
-                    pointer(source, channel * size[X_CHANNEL]),
-                    (size[X_CHANNEL], size[X_ROW], size[X_COL]),
-                    (size[HEIGHT], size[WIDTH]),
-                    (table[line + TOP], table[line + LEFT]),
-                    (POINTS, across),
-                    min(size[CHANNELS] - channel, width),
-                    line_buffer,
-                )
-                for t in range(table[line + TILES]):
-                    transform(
-                        image,
-                        POINTS,
-                        POINTS,
-                        pointer(line_buffer, t * OUTPUTS * width),
-                        across * width,
-                        width,
-                        zero(work),
-                        pointer(seen, channel // width * strip + (tiles + t) * width),
-                        POINTS * plane,
-                        plane,
-                    )
+            first_tile = pointer(seen, tiles * width)
+            source = pointer(x, group * size[X_GROUP])
+            channels = size[CHANNELS]
+            see_line(
+                source,
+                strides,
+                extents,
+                table,
+                line,
+                channels,
+                line_buffer,
+                first_tile,
+                strip,
+                plane,
+            )
             tiles += table[line + TILES]
 
         for panel in range(first_panel, last_panel):
