@@ -12,6 +12,6 @@ def dtype(request):
     return np.dtype(request.param)
 
 
-@pytest.fixture(params=["direct", "planar", "reference"])
+@pytest.fixture(params=["depthwise", "direct", "gemm", "planar", "reference"])
 def algorithm(request):
     return request.param

@@ -65,7 +65,11 @@ BAD = {
     "groups 0": (arrays(groups=0), ValueError, "groups must be at least 1"),
     "groups float": (arrays(groups=2.0), TypeError, "groups must be an integer"),
     # The rest.
-    "algorithm": (arrays(algorithm="fft"), ValueError, "algorithm must be one of auto, direct"),
+    "algorithm": (
+        arrays(algorithm="fft"),
+        ValueError,
+        "algorithm must be one of auto, depthwise",
+    ),
     "out type": (arrays(out=Y.tolist()), TypeError, "out must be a NumPy array"),
     "out shape": (arrays(out=Y[:1]), ValueError, "out must have shape (2, 6, 6, 8)"),
     "out dtype": (arrays(out=Y.astype("f8")), ValueError, "out must be float32, got float64"),

@@ -51,7 +51,7 @@ for dtype in ("f4", "f8"):
         assert_close(dx, reference.conv_grad_input(y, w, x.shape, **geometry))
         assert_close(dw, reference.conv_grad_weight(y, x, w.shape, **geometry))
     x, w = data(rng, (2, 18, 13, 11), dtype), data(rng, (20, 18, 3, 3), dtype)
-    for algorithm in ("planar", "winograd"):
+    for algorithm in ("depthwise", "gemm", "planar", "winograd"):
         options = dict(padding=1, algorithm=algorithm)
         y = fastconv.conv2d(x, w, **options)
         assert_close_in_norm(y, reference.conv(x, w, padding=1))

@@ -20,9 +20,12 @@ from .. import reference
 from ..caching import PerDtype
 from ..geometry import ConvGeometry, Ints
 from . import (
+    depthwise,
+    depthwise_weight,
     direct,
     direct_weight,
     driver,
+    gemm,
     planar,
     planar_weight,
     winograd,
@@ -33,9 +36,17 @@ Array = NDArray[Any]
 ONES = (1, 1, 1)
 
 # The engines: for forward and grad_input, and for grad_weight.
-_CORRELATE: dict[str, Any] = {"direct": direct, "planar": planar, "winograd": winograd}
+_CORRELATE: dict[str, Any] = {
+    "depthwise": depthwise,
+    "direct": direct,
+    "gemm": gemm,
+    "planar": planar,
+    "winograd": winograd,
+}
 _WEIGHT: dict[str, Any] = {
+    "depthwise": depthwise_weight,
     "direct": direct_weight,
+    "gemm": direct_weight,  # is one already: filters by channels and taps, over pixels
     "planar": planar_weight,
     "winograd": winograd_weight,
 }
@@ -64,29 +75,35 @@ def grad_input(
     if algorithm == "reference":
         _reference(reference.grad_input, (grad_output, weight, _bias(bias, out)), geometry, out)
         return
-    for engine, filters, part, before, dilation in _phases(algorithm, weight, geometry, out, bias):
+    for engine, filters, part, options in _phases(algorithm, weight, geometry, out, bias):
         if filters is None:
             part[...] = _bias(bias, out).reshape(*out.shape[1:3], 1, 1, 1)
         else:
-            engine.correlate(grad_output, filters, bias, part, ONES, before, dilation)
+            engine.correlate(grad_output, filters, bias, part, ONES, *options)
 
 
 def _phases(
     algorithm: str, weight: Array, g: ConvGeometry, out: Array, bias: Array | None
-) -> Iterator[tuple[Any, Array | None, Array, Ints, Ints]]:
+) -> Iterator[tuple[Any, Array | None, Array, tuple[Ints, ...]]]:
     """The correlations that ``grad_input`` is made of: engine, flipped filters (None where no tap
-    reaches), part of ``out``, padding ahead and dilation of each.
+    reaches), part of ``out``, and what the engine takes after the stride of 1.
     """
     swapped = weight.swapaxes(1, 2)
+    if algorithm == "depthwise":
+        flipped = swapped[..., ::-1, ::-1, ::-1]
+        axes = zip(g.kernel, g.dilation, g.before, strict=True)
+        before = tuple([(r - 1) * dilation - b for r, dilation, b in axes])
+        yield depthwise, flipped, out, (before, g.dilation, g.stride)
+        return
     contiguous = weight.flags.c_contiguous and out.flags.c_contiguous
     if g.is_product and contiguous and bias is None:
         # Pixels become channels: as pixels, each would meet one tap and zeros under all others.
         swapped = weight.reshape(*weight.shape[:2], -1, *ONES).swapaxes(1, 2)
-        yield direct, swapped, out.reshape(*out.shape[:2], -1, *ONES), (0, 0, 0), ONES
+        yield direct, swapped, out.reshape(*out.shape[:2], -1, *ONES), ((0, 0, 0), ONES)
         return
     for phase in g.phases:
         filters = None if phase.taps is None else swapped[phase.taps]
-        yield _CORRELATE[algorithm], filters, out[phase.place], phase.before, phase.dilation
+        yield _CORRELATE[algorithm], filters, out[phase.place], (phase.before, phase.dilation)
 
 
 def grad_weight(
@@ -112,8 +129,8 @@ def requirements(
         plans = [_CORRELATE[algorithm].plan_for(x, w, y, g.stride, g.before, g.dilation)]
     else:
         plans = [
-            engine.plan_for(y, filters, part, ONES, before, dilation)
-            for engine, filters, part, before, dilation in _phases(algorithm, w, g, x, None)
+            engine.plan_for(y, filters, part, ONES, *options)
+            for engine, filters, part, options in _phases(algorithm, w, g, x, None)
             if filters is not None
         ]
     return (

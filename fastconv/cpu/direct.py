@@ -98,7 +98,18 @@ def correlate_block(task, slot, size, table, x, weight, bias, y, work):
                 store(sums, i * row + j, load(panel, j))
         steps = pointer(panel, row)
         accumulate(
-            image, table, size[X_PIXELS], pixels, size[X_STEPS], depth, steps, sums, True, cols
+            image,
+            table,
+            size[X_PIXELS],
+            pixels,
+            size[X_STEPS],
+            depth,
+            steps,
+            None,
+            sums,
+            row,
+            True,
+            cols,
         )
         first = part * row
         result = pointer(y, group * size[Y_GROUP] + first * size[Y_FILTER] + table[block + RESULT])

@@ -116,7 +116,9 @@ def grad_share(task, slot, size, table, dy, x, unused, dw, work):
                 size[X_PIXELS],
                 pixels,
                 panel,
+                None,
                 pointer(work, (whole * shares + share) * size[SUMS]),
+                row,
                 number > start,
                 cols,
             )

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..caching import PerDtype
 from ..config import brief_spinning
 from ..workspace import workspace
-from .kernel import OPTIONS, kernel_signature
+from .kernel import OPTIONS, driver_arguments, kernel_signature
 from .views import origin
 
 Array = NDArray[Any]
@@ -32,14 +32,20 @@ SERIAL_BELOW = 1_000_000
 @intrinsic
 def _call(typingctx, address, task, slot, size, table, a, b, c, out, work):
     signature = kernel_signature(out.dtype)
+    arrays = (size, table, a, b, c, out, work)
 
     def codegen(context, builder, sig, args):
         kind = context.call_conv.get_function_type(types.void, signature.args)
         function = builder.inttoptr(args[0], kind.as_pointer())
-        context.call_conv.call_function(builder, function, types.void, signature.args, args[1:])
+        first = [
+            context.make_array(array)(context, builder, value).data
+            for array, value in zip(arrays, args[3:], strict=True)
+        ]
+        values = [*args[1:3], *first]
+        context.call_conv.call_function(builder, function, types.void, signature.args, values)
         return context.get_dummy_value()
 
-    return types.void(types.intp, *signature.args), codegen
+    return types.void(*3 * (types.intp,), *arrays), codegen
 
 
 @intrinsic
@@ -75,10 +81,10 @@ _COUNTERS = types.Array(types.int64, 1, "C")
 
 
 def _driver(function: Any, *leading: types.Type, **options: Any) -> PerDtype:
-    """A loop over tasks, taking ``leading`` and then what a kernel takes after task and slot."""
+    """A loop over tasks, taking ``leading`` and then the arrays of a kernel."""
 
     def signature(scalar: types.Type) -> Any:
-        return types.void(*leading, *kernel_signature(scalar).args[2:])
+        return types.void(*leading, *driver_arguments(scalar))
 
     return PerDtype(function, signature, **OPTIONS, **options)
 

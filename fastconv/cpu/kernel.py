@@ -26,14 +26,22 @@ def kernel_signature(scalar: types.Float) -> Any:
     """``(task, slot, size, table, a, b, c, out, work)`` for arrays of ``scalar``.
 
     ``size`` and ``table`` describe the problem; ``a``, ``b``, ``c`` are the inputs, ``out`` the
-    result, each given by a view of its first element; ``work`` is scratch memory, of which each
-    ``slot`` (of those that run at the same time) has a part of its own.
+    result, each given by the address of its first element; ``work`` is scratch memory, of which
+    each ``slot`` (of those that run at the same time) has a part of its own.
+
+    They are pointers, not arrays: Numba counts references to arrays at every call that takes one,
+    and each of these atomic operations waits until all that was written has reached the cache.
     """
+    integers, numbers = types.CPointer(types.int64), types.CPointer(scalar)
+    return types.void(types.intp, types.intp, integers, integers, *5 * (numbers,))
+
+
+def driver_arguments(scalar: types.Float) -> tuple[types.Type, ...]:
+    """The arrays from ``size`` to ``work`` as the driver takes them from Python."""
     integers = types.Array(types.int64, 1, "C", readonly=True)
     source = types.Array(scalar, 1, "C", readonly=True)
     target = types.Array(scalar, 1, "C")
-    arrays = (integers, integers, source, source, source, target, target)
-    return types.void(types.intp, types.intp, *arrays)
+    return integers, integers, source, source, source, target, target
 
 
 class Kernel(PerDtype):

@@ -33,7 +33,8 @@ def copy_line(source, stride, count, target, to_stride):
         whole = count - count % width
         for i in range(0, whole, width):
             store(target, i, load(source, i))
-        store_first(target, whole, load_first(source, whole, count - whole), count - whole)
+        if whole < count:
+            store_first(target, whole, load_first(source, whole, count - whole), count - whole)
     else:
         for i in range(count):
             put(target, i * to_stride, element(source, i * stride))
@@ -145,26 +146,33 @@ def clear_lanes(target, count):
 
 
 @device
-def pack_lane_box(source, strides, extents, corner, box, used, target):
+def pack_lane_box(source, strides, extents, corner, box, spread, used, target):
     """Pack a box of pixels of one vector of channels, 0 outside the image.
 
-    ``target[h, w, lane] = source[lane * strides[0] + y * strides[1] + x * strides[2]]`` with (y, x)
-    = corner + (h, w), for ``used`` lanes; extents, corner and box are (height, width).
+    ``target[h, w, lane] = source[lane * strides[0] + y * strides[1] + x * strides[2]]`` where
+    (y, x) * spread = corner + (h, w), and 0 for pixels between those of the image; for ``used``
+    lanes. ``extents``, ``corner``, ``box`` and ``spread`` are (height, width).
     """
     width = lanes(target)
-    before = min(max(-corner[1], 0), box[1])
-    after = max(min(extents[1] - corner[1], box[1]), before)
+    before = max(-corner[1], 0)
+    before = min(before + (-corner[1] - before) % spread[1], box[1])
+    x = (corner[1] + before) // spread[1]
+    count = max(min(extents[1] - x, (box[1] - before + spread[1] - 1) // spread[1]), 0)
+    after = before + count
     for h in range(box[0]):
         line = pointer(target, h * box[1] * width)
-        y = corner[0] + h
-        if not 0 <= y < extents[0]:
+        y, between = divmod(corner[0] + h, spread[0])
+        if between or not 0 <= y < extents[0]:
             clear_lanes(line, box[1])
             continue
-        clear_lanes(line, before)
-        start = pointer(source, y * strides[1] + (corner[1] + before) * strides[2])
-        inside = pointer(line, before * width)
-        pack_lanes(start, strides[2], strides[0], used, after - before, inside, width)
-        clear_lanes(pointer(line, after * width), box[1] - after)
+        if spread[1] > 1:
+            clear_lanes(line, box[1])
+        else:
+            clear_lanes(line, before)
+            clear_lanes(pointer(line, after * width), box[1] - after)
+        start = pointer(source, y * strides[1] + x * strides[2])
+        place = pointer(line, before * width)
+        pack_lanes(start, strides[2], strides[0], used, count, place, spread[1] * width)
 
 
 @device
@@ -190,6 +198,73 @@ def unpack_lanes(source, row, count, target, step, distance, used):
         for lane in range(used):
             for i in range(count):
                 put(target, i * step + lane * distance, element(source, i * row + lane))
+
+
+@device
+def run_of(table, run, i):
+    """The run, at ``run`` or later in the table, that position ``i`` belongs to."""
+    while element(table, run + 1) <= i:
+        run += 1
+    return run
+
+
+@device
+def gather_lines(source, table, rows, count, offsets, run, step, begin, end, target, pitch):
+    """``target[i * pitch + p] = source[table[rows + i] + table[offsets + begin + p]]``.
+
+    For ``count`` rows of ``end - begin`` positions, whose runs of ``step`` are listed from ``run``
+    on; returns the run of the last one. The loops over rows are kept short, so that many of them
+    wait for memory at the same time.
+    """
+    width = lanes(target)
+    at = begin
+    while at < end:
+        run = run_of(table, run, at)
+        length = min(element(table, run + 1), end) - at
+        line = pointer(source, element(table, offsets + at))
+        place = pointer(target, at - begin)
+        whole = length - length % width
+        for i in range(count):
+            row = element(table, rows + i)
+            if step == 1:
+                for j in range(0, whole, width):
+                    store(place, i * pitch + j, load(line, row + j))
+                if whole < length:
+                    rest = load_first(line, row + whole, length - whole)
+                    store_first(place, i * pitch + whole, rest, length - whole)
+            else:
+                for j in range(length):
+                    put(place, i * pitch + j, element(line, row + j * step))
+        at += length
+    return run
+
+
+@device
+def scatter_lines(source, pitch, count, table, offsets, run, step, begin, end, target, distance):
+    """``target[i * distance + table[offsets + begin + p]] = source[i * pitch + p]``.
+
+    The way back from ``gather_lines``, for rows ``distance`` apart.
+    """
+    width = lanes(source)
+    at = begin
+    while at < end:
+        run = run_of(table, run, at)
+        length = min(element(table, run + 1), end) - at
+        line = pointer(source, at - begin)
+        place = pointer(target, element(table, offsets + at))
+        whole = length - length % width
+        for i in range(count):
+            if step == 1:
+                for j in range(0, whole, width):
+                    store(place, i * distance + j, load(line, i * pitch + j))
+                if whole < length:
+                    rest = load_first(line, i * pitch + whole, length - whole)
+                    store_first(place, i * distance + whole, rest, length - whole)
+            else:
+                for j in range(length):
+                    put(place, i * distance + j * step, element(line, i * pitch + j))
+        at += length
+    return run
 
 
 @device

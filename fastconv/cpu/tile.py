@@ -37,14 +37,20 @@ def depth_step(cols):
 
 
 @inline
-def _accumulate_rows(x, table, rows, last_row, steps, depth, panel, out, add, cols):
-    # x[rows[i] + steps[s]] for ROWS rows; rows past the last one repeat it and are never used.
+def _accumulate_rows(
+    x, table, rows, last_row, steps, depth, panel, bias, first, out, pitch, add, cols
+):
+    # x[rows[i] + steps[s]] for ROWS rows; rows past the last one repeat it and are not written.
     width = lanes(out)
     acc = tile(out, ROWS, MAX_COLS)
     row = tile(out, 1, MAX_COLS)
     for i in range(ROWS):
+        if bias is None:
+            begin = zero(out)
+        else:
+            begin = zero(out) if add else broadcast(bias, first + min(i, last_row - rows))
         for j in range(cols):
-            acc[i, j] = zero(out)
+            acc[i, j] = begin
     for s in range(depth):
         for j in range(cols):
             row[0, j] = load(panel, (s * cols + j) * width)
@@ -54,13 +60,14 @@ def _accumulate_rows(x, table, rows, last_row, steps, depth, panel, out, add, co
             for j in range(cols):
                 acc[i, j] = fma(value, row[0, j], acc[i, j])
     for i in range(ROWS):
-        for j in range(cols):
-            place = (i * cols + j) * width
-            store(out, place, load(out, place) + acc[i, j] if add else acc[i, j])
+        if rows + i <= last_row:
+            for j in range(cols):
+                place = i * pitch + j * width
+                store(out, place, load(out, place) + acc[i, j] if add else acc[i, j])
 
 
 @device
-def accumulate(x, table, rows, count, steps, depth, panel, out, add, cols):
+def accumulate(x, table, rows, count, steps, depth, panel, bias, out, pitch, add, cols):
     """``out[i, :] (+)= sum_s x[table[rows + i] + table[steps + s]] * panel[s, :]``.
 
     Parameters
@@ -71,9 +78,11 @@ def accumulate(x, table, rows, count, steps, depth, panel, out, add, cols):
         Holds ``count`` row offsets from index ``rows`` and ``depth`` step offsets from ``steps``.
     panel : pointer to (depth, cols * lanes)
         One row per step.
-    out : pointer to (count rounded up to ROWS, cols * lanes)
+    bias : pointer to (count,), or None
+        What the sum of each row begins with, unless it is added to ``out``.
+    out : pointer to (count, cols * lanes), rows ``pitch`` numbers apart
         Sums of at most ``depth_step`` products are added to it at a time, which also keeps the
-        rounding error of long reductions low. Rows from ``count`` on come out undefined.
+        rounding error of long reductions low.
     add : bool
         Whether to add to what ``out`` holds or to replace it.
     cols : int
@@ -87,13 +96,21 @@ def accumulate(x, table, rows, count, steps, depth, panel, out, add, cols):
         step = steps + first
         more = add or first > 0
         for i in range(0, count, ROWS):
-            row, last, place = rows + i, rows + count - 1, pointer(out, i * width)
+            row, last, place = rows + i, rows + count - 1, pointer(out, i * pitch)
             # The literal unrolls the loops over a tile's columns.
             if cols == 4:
-                _accumulate_rows(x, table, row, last, step, length, part, place, more, 4)
+                _accumulate_rows(
+                    x, table, row, last, step, length, part, bias, i, place, pitch, more, 4
+                )
             elif cols == 3:
-                _accumulate_rows(x, table, row, last, step, length, part, place, more, 3)
+                _accumulate_rows(
+                    x, table, row, last, step, length, part, bias, i, place, pitch, more, 3
+                )
             elif cols == 2:
-                _accumulate_rows(x, table, row, last, step, length, part, place, more, 2)
+                _accumulate_rows(
+                    x, table, row, last, step, length, part, bias, i, place, pitch, more, 2
+                )
             else:
-                _accumulate_rows(x, table, row, last, step, length, part, place, more, 1)
+                _accumulate_rows(
+                    x, table, row, last, step, length, part, bias, i, place, pitch, more, 1
+                )

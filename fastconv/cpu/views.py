@@ -24,6 +24,15 @@ def aligned(x: NDArray[Any]) -> NDArray[Any]:
     return x if x.flags.aligned else x.copy()
 
 
+def flat(*arrays: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+    """Views of the arrays with all pixels on one line, if each holds them all in one line."""
+    for x in arrays:
+        line = x.strides[5]
+        if x.strides[3:5] != (x.shape[4] * x.shape[5] * line, x.shape[5] * line):
+            return arrays
+    return tuple([x.reshape(*x.shape[:3], 1, 1, -1) for x in arrays])
+
+
 def origin(x: NDArray[Any]) -> NDArray[Any]:
     """View of the first element of ``x``, from which kernels count their offsets."""
     return x[:1, 0, 0, 0, 0, 0]

@@ -87,6 +87,7 @@ def see_line(source, strides, extents, table, line, channels, buffer, seen, stri
             extents,
             (table[line + TOP], table[line + LEFT]),
             (POINTS, across),
+            (1, 1),
             min(channels - channel, width),
             buffer,
         )
@@ -187,7 +188,9 @@ def winograd_block(task, slot, size, table, x, weight, bias, y, work):
                 size[STEP_OFFSETS],
                 size[CHANNELS],
                 pointer(panel, point * depth * row),
+                None,
                 pointer(sums, point * sums_plane),
+                row,
                 False,
                 cols,
             )

@@ -141,6 +141,7 @@ def winograd_share(task, slot, size, table, dy, x, unused, dw, work):
                         (table[line + DOWN], table[line + ACROSS]),
                         (0, 0),
                         (OUTPUTS, across),
+                        (1, 1),
                         min(max(size[FILTERS] - filter_, 0), width),
                         line_buffer,
                     )
@@ -168,7 +169,9 @@ def winograd_share(task, slot, size, table, dy, x, unused, dw, work):
                     size[TILE_OFFSETS],
                     tiles,
                     pointer(taps, point * taps_plane),
+                    None,
                     pointer(sums, point * sums_plane),
+                    row,
                     begin > start,
                     cols,
                 )

@@ -1,0 +1,240 @@
+"""Correlation of many groups with one or a few channels and filters each: lanes are groups.
+
+    y[n,g,k,p] = bias[g,k] + sum_c sum_r  x[n,g,c, p*stride + r*dilation - before] w[g,k,c,r]
+
+Groups have nothing in common, so that a vector of 16 of them does 16 times the work of one. A task
+packs what a block of lines sees of one vector of groups (``groups.py``), correlates it and
+transposes the result back.
+"""
+
+from functools import lru_cache
+from math import ceil, prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..host import VECTOR_BITS
+from . import driver
+from .blocks import Ints, Tables, offsets, runs, spread
+from .groups import (
+    BLOCK_FIELDS,
+    BLOCK_TABLE,
+    BOX_WIDTH,
+    COPY_FIELDS,
+    GROUPS,
+    LINES,
+    RESULT,
+    GroupCopy,
+    copy_groups,
+)
+from .kernel import Kernel, inline
+from .packing import pack_lanes, pack_panel, unpack_lanes
+from .simd import element, fma, lanes, load, pointer, store, tile
+from .views import aligned, layout
+
+# Pixels that are summed at a time: 8 sums hide the latency of the multiply-adds.
+PIXELS = 8
+
+# Fields of `size` after those of the copy.
+(
+    FILTERS,  # K/G
+    DEPTH,  # steps of a sum, C/G * T * R * S
+    BLOCKS,
+    LINE,  # pixels in a line of y
+    STRIDE_H,
+    STRIDE_W,
+    W_GROUP,  # strides of w and y
+    W_FILTER,
+    Y_GROUP,
+    Y_FILTER,
+    Y_ROW,
+    Y_COL,
+    W_OFFSETS,  # where in `table`: offsets of w, their runs, offsets of channels and taps
+    W_RUNS,
+    W_STEP,
+    X_STEPS,
+    SLOTS,  # where in `work` the slots begin, how far apart they are, where in one the sums are
+    SLOT,
+    SUMS,
+) = range(COPY_FIELDS, COPY_FIELDS + 19)
+
+
+@Kernel
+def pack_filters(task, slot, size, table, x, weight, bias, y, work):
+    """Pack the filters of one vector of groups: for each a bias, then all channels and taps."""
+    width = lanes(work)
+    depth, filters = size[DEPTH], size[FILTERS]
+    first = task * width
+    used = min(size[GROUPS] - first, width)
+    for k in range(filters):
+        panel = pointer(work, (task * filters + k) * (depth + 1) * width)
+        pack_lanes(pointer(bias, first * filters + k), 0, filters, used, 1, panel, width)
+        pack_panel(
+            pointer(weight, first * size[W_GROUP] + k * size[W_FILTER]),
+            size[W_GROUP],
+            used,
+            table,
+            size[W_OFFSETS],
+            size[W_RUNS],
+            size[W_STEP],
+            depth,
+            pointer(panel, width),
+            1,
+        )
+
+
+@inline
+def _correlate_pixels(x, step, table, steps, depth, panel, out):
+    # PIXELS pixels, `step` vectors apart in the copy.
+    width = lanes(out)
+    acc = tile(out, 1, PIXELS)
+    begin = load(panel, 0)
+    for j in range(PIXELS):
+        acc[0, j] = begin
+    for s in range(depth):
+        at = element(table, steps + s)
+        tap = load(panel, (s + 1) * width)
+        for j in range(PIXELS):
+            acc[0, j] = fma(tap, load(x, (at + j * step) * width), acc[0, j])
+    for j in range(PIXELS):
+        store(out, j * width, acc[0, j])
+
+
+@Kernel
+def depthwise_block(task, slot, size, table, x, weight, bias, y, work):
+    """Take one block of lines of one vector of groups through its filters."""
+    width = lanes(work)
+    depth, filters = size[DEPTH], size[FILTERS]
+    vector, block = divmod(task, size[BLOCKS])
+    first = vector * width
+    used = min(size[GROUPS] - first, width)
+    block = size[BLOCK_TABLE] + block * BLOCK_FIELDS
+    copy = pointer(work, size[SLOTS] + slot * size[SLOT])
+    sums = pointer(copy, size[SUMS])
+    copy_groups(x, size, table, block, first, used, copy)
+    lines, line = table[block + LINES], size[LINE]
+    for k in range(filters):
+        panel = pointer(work, (vector * filters + k) * (depth + 1) * width)
+        for p in range(lines):
+            seen = pointer(copy, p * size[STRIDE_H] * size[BOX_WIDTH] * width)
+            out = pointer(sums, p * line * width)
+            # The last pixels of a line spill into the next, which is written after them.
+            for q in range(0, line, PIXELS):
+                at = pointer(seen, q * size[STRIDE_W] * width)
+                place = pointer(out, q * width)
+                if size[STRIDE_W] == 1:
+                    _correlate_pixels(at, 1, table, size[X_STEPS], depth, panel, place)
+                else:
+                    _correlate_pixels(at, size[STRIDE_W], table, size[X_STEPS], depth, panel, place)
+        result = pointer(y, first * size[Y_GROUP] + k * size[Y_FILTER] + table[block + RESULT])
+        if size[Y_ROW] == line * size[Y_COL]:
+            unpack_lanes(sums, width, lines * line, result, size[Y_COL], size[Y_GROUP], used)
+        else:
+            for p in range(lines):
+                from_ = pointer(sums, p * line * width)
+                to = pointer(result, p * size[Y_ROW])
+                unpack_lanes(from_, width, line, to, size[Y_COL], size[Y_GROUP], used)
+
+
+class _Plan:
+    """All that a correlation needs apart from the arrays themselves."""
+
+    def __init__(
+        self,
+        x_layout: tuple[Ints, Ints],
+        w_layout: tuple[Ints, Ints],
+        y_layout: tuple[Ints, Ints],
+        stride: Ints,
+        before: Ints,
+        dilation: Ints,
+        spacing: Ints,
+        dtype: np.dtype[Any],
+        threads: int,
+    ) -> None:
+        x, w, y = (layout(*each, dtype.itemsize) for each in (x_layout, w_layout, y_layout))
+        width = VECTOR_BITS // 8 // dtype.itemsize
+        groups, filters, channels, *taps = w.shape
+        depth = channels * prod(taps)
+        vectors = ceil(groups / width)
+        copy = GroupCopy(
+            x, y, tuple(taps), stride, before, dilation, spacing, width * dtype.itemsize
+        )
+        blocks = len(copy.blocks)
+        # The last pixels of a block read and write past it.
+        seen = (copy.vectors + PIXELS * stride[2]) * width
+        slot = spread(seen + (copy.lines * copy.line + PIXELS) * width, width)
+        slots = vectors * filters * (depth + 1) * width
+
+        tables = Tables()
+        block_table = tables.add(copy.blocks)
+        w_offsets = offsets((channels, *taps), w.strides[2:])
+        self.size = np.array(
+            (
+                *copy.fields(block_table),
+                filters,
+                depth,
+                blocks,
+                copy.line,
+                *stride[1:],
+                *w.strides[:2],
+                *y.strides[1:3],
+                *y.strides[4:],
+                tables.add(w_offsets),
+                tables.add(runs(w_offsets, w.strides[5])),
+                w.strides[5],
+                tables.add(copy.steps),
+                slots,
+                slot,
+                seen,
+            ),
+            np.int64,
+        )
+        self.table = tables.joined()
+        self.stages = np.array(
+            [
+                (pack_filters.address(dtype), vectors),
+                (depthwise_block.address(dtype), vectors * blocks),
+            ],
+            np.int64,
+        )
+        self.work = slots + threads * slot
+        self.operations = 2 * groups * filters * depth * y.shape[0] * prod(y.shape[3:])
+        self.no_bias = np.zeros(groups * filters, dtype)
+
+
+_plan = lru_cache(maxsize=256)(_Plan)
+
+
+def plan_for(
+    x: NDArray[Any],
+    weight: NDArray[Any],
+    y: NDArray[Any],
+    stride: Ints,
+    before: Ints,
+    dilation: Ints,
+    spacing: Ints = (1, 1, 1),
+) -> _Plan:
+    """The plan of this call, made when arrays of these shapes and strides are first seen."""
+    keys = (x.shape, x.strides), (weight.shape, weight.strides), (y.shape, y.strides)
+    return _plan(*keys, stride, before, dilation, spacing, y.dtype, driver.threads())
+
+
+def correlate(
+    x: NDArray[Any],
+    weight: NDArray[Any],
+    bias: NDArray[Any] | None,
+    y: NDArray[Any],
+    stride: Ints,
+    before: Ints,
+    dilation: Ints,
+    spacing: Ints = (1, 1, 1),
+) -> None:
+    """As ``direct.correlate``, for many groups of few channels and filters.
+
+    ``spacing`` puts that many pixels less one, all zero, between those of ``x`` along each axis;
+    ``before`` counts pixels of the result.
+    """
+    x, weight = aligned(x), aligned(weight)
+    plan = plan_for(x, weight, y, stride, before, dilation, spacing)
+    driver.run(plan, x, weight, plan.no_bias if bias is None else bias, y)

@@ -1,0 +1,226 @@
+"""The gradient of the filters of many groups with few channels and filters: lanes are groups.
+
+    dw[g,k,c,r] = sum_n sum_p  dy[n,g,k,p] x[n,g,c, p*stride + r*dilation - before]
+
+A task goes through a *share* of the blocks with one vector of groups and keeps a vector of sums for
+each tap. The number of shares depends on the problem alone, and they are added in order.
+"""
+
+from functools import lru_cache
+from math import ceil, prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..host import VECTOR_BITS
+from . import driver
+from .blocks import Ints, Tables, offsets, runs, spread
+from .groups import (
+    BLOCK_FIELDS,
+    BLOCK_TABLE,
+    BOX_WIDTH,
+    COPY_FIELDS,
+    GROUPS,
+    LINES,
+    RESULT,
+    GroupCopy,
+    copy_groups,
+)
+from .kernel import Kernel
+from .packing import clear_lanes, pack_lanes, unpack_panel
+from .simd import element, fma, lanes, load, pointer, store, tile, zero
+from .views import aligned, layout
+
+# Taps that one pass over a block serves: those of a 3x3 filter, and more than the 8 sums that hide
+# the latency of the multiply-adds.
+TAPS = 9
+# Shares are made until there are this many tasks.
+TASKS = 16
+
+# Fields of `size` after those of the copy.
+(
+    FILTERS,  # K/G
+    DEPTH,  # sums for each filter, C/G * T * R * S
+    BLOCKS,
+    SHARES,
+    LINE,  # pixels in a line of dy
+    STRIDE_H,
+    STRIDE_W,
+    Y_GROUP,  # strides of dy and dw
+    Y_FILTER,
+    Y_ROW,
+    Y_COL,
+    W_GROUP,
+    W_FILTER,
+    W_OFFSETS,  # where in `table`: offsets of dw, their runs, offsets of channels and taps
+    W_RUNS,
+    W_STEP,
+    X_STEPS,
+    SLOTS,  # where in `work` the slots begin, how far apart they are, where in one dy is
+    SLOT,
+    PIXELS,
+) = range(COPY_FIELDS, COPY_FIELDS + 20)
+
+
+@Kernel
+def depthwise_share(task, slot, size, table, dy, x, unused, dw, work):
+    """Sum one share of the blocks for all filters and taps of one vector of groups."""
+    width = lanes(work)
+    depth, filters, shares, line = size[DEPTH], size[FILTERS], size[SHARES], size[LINE]
+    vector, share = divmod(task, shares)
+    first = vector * width
+    used = min(size[GROUPS] - first, width)
+    sums = pointer(work, task * filters * depth * width)
+    clear_lanes(sums, filters * depth)
+    copy = pointer(work, size[SLOTS] + slot * size[SLOT])
+    pixels = pointer(copy, size[PIXELS])
+    acc = tile(work, 1, TAPS)
+    for number in range(share * size[BLOCKS] // shares, (share + 1) * size[BLOCKS] // shares):
+        block = size[BLOCK_TABLE] + number * BLOCK_FIELDS
+        copy_groups(x, size, table, block, first, used, copy)
+        lines = table[block + LINES]
+        for k in range(filters):
+            source = pointer(dy, first * size[Y_GROUP] + k * size[Y_FILTER] + table[block + RESULT])
+            if size[Y_ROW] == line * size[Y_COL]:
+                pack_lanes(source, size[Y_COL], size[Y_GROUP], used, lines * line, pixels, width)
+            else:
+                for p in range(lines):
+                    from_, to = pointer(source, p * size[Y_ROW]), pointer(pixels, p * line * width)
+                    pack_lanes(from_, size[Y_COL], size[Y_GROUP], used, line, to, width)
+            for tap in range(0, depth, TAPS):
+                last = min(TAPS, depth - tap) - 1
+                steps = size[X_STEPS] + tap
+                for i in range(TAPS):
+                    acc[0, i] = zero(work)
+                for p in range(lines):
+                    seen = pointer(copy, p * size[STRIDE_H] * size[BOX_WIDTH] * width)
+                    for q in range(line):
+                        value = load(pixels, (p * line + q) * width)
+                        at = pointer(seen, q * size[STRIDE_W] * width)
+                        for i in range(TAPS):
+                            step = element(table, steps + min(i, last))
+                            acc[0, i] = fma(value, load(at, step * width), acc[0, i])
+                for i in range(TAPS):
+                    if i <= last:
+                        place = (k * depth + tap + i) * width
+                        store(sums, place, load(sums, place) + acc[0, i])
+
+
+@Kernel
+def depthwise_total(task, slot, size, table, dy, x, unused, dw, work):
+    """Add up the shares of one vector of groups, in order, and write them to ``dw``."""
+    width = lanes(work)
+    depth, filters, shares = size[DEPTH], size[FILTERS], size[SHARES]
+    every = filters * depth * width
+    sums = pointer(work, task * shares * every)
+    for i in range(0, every, width):
+        total = load(sums, i)
+        for share in range(1, shares):
+            total = total + load(sums, share * every + i)
+        store(sums, i, total)
+    first = task * width
+    for k in range(filters):
+        unpack_panel(
+            pointer(sums, k * depth * width),
+            1,
+            depth,
+            pointer(dw, first * size[W_GROUP] + k * size[W_FILTER]),
+            size[W_GROUP],
+            size[GROUPS] - first,
+            table,
+            size[W_OFFSETS],
+            size[W_RUNS],
+            size[W_STEP],
+        )
+
+
+class _Plan:
+    """All that a gradient of the filters needs apart from the arrays themselves."""
+
+    def __init__(
+        self,
+        dy_layout: tuple[Ints, Ints],
+        x_layout: tuple[Ints, Ints],
+        dw_layout: tuple[Ints, Ints],
+        stride: Ints,
+        before: Ints,
+        dilation: Ints,
+        dtype: np.dtype[Any],
+        threads: int,
+    ) -> None:
+        dy, x, dw = (layout(*each, dtype.itemsize) for each in (dy_layout, x_layout, dw_layout))
+        width = VECTOR_BITS // 8 // dtype.itemsize
+        groups, filters, channels, *taps = dw.shape
+        depth = channels * prod(taps)
+        vectors = ceil(groups / width)
+        copy = GroupCopy(
+            x, dy, tuple(taps), stride, before, dilation, (1, 1, 1), width * dtype.itemsize
+        )
+        blocks = len(copy.blocks)
+        shares = min(ceil(TASKS / vectors), blocks)
+        slots = vectors * shares * filters * depth * width
+        seen = copy.vectors * width
+        slot = spread(seen + copy.lines * copy.line * width, width)
+
+        tables = Tables()
+        block_table = tables.add(copy.blocks)
+        w_offsets = offsets((channels, *taps), dw.strides[2:])
+        self.size = np.array(
+            (
+                *copy.fields(block_table),
+                filters,
+                depth,
+                blocks,
+                shares,
+                copy.line,
+                *stride[1:],
+                *dy.strides[1:3],
+                *dy.strides[4:],
+                *dw.strides[:2],
+                tables.add(w_offsets),
+                tables.add(runs(w_offsets, dw.strides[5])),
+                dw.strides[5],
+                tables.add(copy.steps),
+                slots,
+                slot,
+                seen,
+            ),
+            np.int64,
+        )
+        self.table = tables.joined()
+        self.stages = np.array(
+            [
+                (depthwise_share.address(dtype), vectors * shares),
+                (depthwise_total.address(dtype), vectors),
+            ],
+            np.int64,
+        )
+        self.work = slots + threads * slot
+        self.operations = 2 * groups * filters * depth * dy.shape[0] * prod(dy.shape[3:])
+        self.unused = np.zeros(1, dtype)
+
+
+_plan = lru_cache(maxsize=256)(_Plan)
+
+
+def plan_for(
+    dy: NDArray[Any], x: NDArray[Any], dw: NDArray[Any], stride: Ints, before: Ints, dilation: Ints
+) -> _Plan:
+    """The plan of this call, made when arrays of these shapes and strides are first seen."""
+    keys = (dy.shape, dy.strides), (x.shape, x.strides), (dw.shape, dw.strides)
+    return _plan(*keys, stride, before, dilation, dw.dtype, driver.threads())
+
+
+def grad_weight(
+    dy: NDArray[Any],
+    x: NDArray[Any],
+    dw: NDArray[Any],
+    stride: Ints,
+    before: Ints,
+    dilation: Ints,
+) -> None:
+    """As ``direct_weight.grad_weight``, for many groups of few channels and filters."""
+    dy, x = aligned(dy), aligned(x)
+    plan = plan_for(dy, x, dw, stride, before, dilation)
+    driver.run(plan, dy, x, plan.unused, dw)

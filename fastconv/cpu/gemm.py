@@ -1,0 +1,234 @@
+"""Correlation as a product of matrices, filters by columns of the image.
+
+    y[k,p] = bias[k] + sum_s  w[k,s] column[s,p]        column[s,p] = x[pixels[p] + steps[s]]
+
+where s runs over channels and taps. The columns are never unfolded as a whole: a task packs those
+of as many output pixels as a panel has lanes, and takes all filters through them. It is ``direct``
+with the roles of filters and pixels exchanged: nothing is transposed, and where a panel's pixels
+are neighbours in ``y``, the sums are written there and nowhere else.
+"""
+
+from functools import lru_cache
+from math import ceil, prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..host import L2_BYTES, VECTOR_BITS
+from . import driver
+from .blocks import Ints, Tables, block_shape, columns, offsets, runs, spread
+from .image import BLOCK_FIELDS, BLOCK_TABLE, IMAGE_FIELDS, PIXELS, RESULT, ImageBlocks, see_block
+from .kernel import Kernel
+from .packing import gather_lines, run_of, scatter_lines
+from .simd import element, lanes, pointer
+from .tile import MAX_COLS, ROWS, accumulate
+from .views import aligned, flat, layout
+
+# Filters whose sums begin as biases before the products are added: as many lines of `y` as the
+# processor can fetch behind the work.
+CHUNK = 4 * ROWS
+
+# Fields of `size` after those of the image.
+(
+    FILTERS,  # K/G
+    CHANNELS,  # C/G
+    DEPTH,  # steps of the reduction, C/G * T * R * S
+    COLS,  # vectors in a row of a panel
+    SHARES,  # tasks among which the filters of one block are divided
+    BLOCKS,
+    W_GROUP,  # strides of w and y
+    Y_GROUP,
+    Y_FILTER,
+    W_ROWS,  # where in `table`: offsets of filters, of channels and taps, of pixels; runs of pixels
+    W_STEPS,
+    X_STEPS,
+    X_PIXELS,
+    X_RUNS,
+    X_STEP,
+    Y_PIXELS,
+    Y_RUNS,
+    Y_STEP,
+    SLOT,  # how far apart the slots are, where in one the sums and the slab are
+    SUMS,
+    SLAB,
+) = range(IMAGE_FIELDS, IMAGE_FIELDS + 21)
+
+
+@Kernel
+def multiply_block(task, slot, size, table, x, weight, bias, y, work):
+    """Take one block of output pixels through its share of one group's filters."""
+    cols, depth, filters, shares = size[COLS], size[DEPTH], size[FILTERS], size[SHARES]
+    width = lanes(work)
+    row = cols * width
+    rest, block = divmod(task, size[BLOCKS])
+    group, share = divmod(rest, shares)
+    block = size[BLOCK_TABLE] + block * BLOCK_FIELDS
+    pixels = table[block + PIXELS]
+    panel = pointer(work, slot * size[SLOT])
+    sums = pointer(panel, size[SUMS])
+    slab = pointer(panel, size[SLAB])
+    image = see_block(x, size, table, block, group, 0, size[CHANNELS], slab)
+    first, last = share * filters // shares, (share + 1) * filters // shares
+    source = pointer(weight, group * size[W_GROUP])
+    result = pointer(y, group * size[Y_GROUP] + table[block + RESULT])
+    x_run, y_run = size[X_RUNS], size[Y_RUNS]
+    for begin in range(0, pixels, row):
+        end = min(begin + row, pixels)
+        x_run = gather_lines(
+            image,
+            table,
+            size[X_STEPS],
+            depth,
+            size[X_PIXELS],
+            x_run,
+            size[X_STEP],
+            begin,
+            end,
+            panel,
+            row,
+        )
+        y_run = run_of(table, y_run, begin)
+        in_line = size[Y_STEP] == 1 and begin + row <= min(element(table, y_run + 1), pixels)
+        place = pointer(result, element(table, size[Y_PIXELS] + begin))
+        for k in range(first, last, CHUNK):
+            count = min(CHUNK, last - k)
+            out = pointer(place, k * size[Y_FILTER]) if in_line else sums
+            pitch = size[Y_FILTER] if in_line else row
+            accumulate(
+                source,
+                table,
+                size[W_ROWS] + k,
+                count,
+                size[W_STEPS],
+                depth,
+                panel,
+                pointer(bias, group * filters + k),
+                out,
+                pitch,
+                False,
+                cols,
+            )
+            if not in_line:
+                scatter_lines(
+                    sums,
+                    row,
+                    count,
+                    table,
+                    size[Y_PIXELS],
+                    y_run,
+                    size[Y_STEP],
+                    begin,
+                    end,
+                    pointer(result, k * size[Y_FILTER]),
+                    size[Y_FILTER],
+                )
+
+
+class _Plan:
+    """All that a correlation needs apart from the arrays themselves."""
+
+    def __init__(
+        self,
+        x_layout: tuple[Ints, Ints],
+        w_layout: tuple[Ints, Ints],
+        y_layout: tuple[Ints, Ints],
+        stride: Ints,
+        before: Ints,
+        dilation: Ints,
+        dtype: np.dtype[Any],
+        threads: int,
+    ) -> None:
+        x, w, y = (layout(*each, dtype.itemsize) for each in (x_layout, w_layout, y_layout))
+        width = VECTOR_BITS // 8 // dtype.itemsize
+        groups, filters, channels, *taps = w.shape
+        depth = channels * prod(taps)
+        pixels = (y.shape[0], *y.shape[3:])
+        cols = columns(prod(pixels), width, MAX_COLS)
+        row = cols * width
+
+        # A block's part of x shares the second-level cache with the panel and the filters; and
+        # there should be a few blocks for every thread.
+        for panels in (16, 8, 4, 2, 1):
+            block = block_shape(pixels, panels * row)
+            if block[3] < pixels[3]:
+                block = (*block[:3], ceil(block[3] / row) * row)
+            image = ImageBlocks(x, y, tuple(taps), stride, before, dilation, channels, block, width)
+            cached = image.slab * dtype.itemsize <= L2_BYTES // 2
+            if cached and groups * len(image.blocks) >= 4 * threads:
+                break
+        blocks = len(image.blocks)
+        shares = min(ceil(filters / CHUNK), ceil(4 * threads / (groups * blocks)))
+
+        tables = Tables()
+        block_table = tables.add(image.blocks)
+        x_step = x.strides[5] * stride[2] if not image.padded else stride[2]
+        y_offsets = offsets(block, (y.strides[0], *y.strides[3:]))
+        panel = depth * row
+        sums = CHUNK * row
+        slot = spread(panel + sums + image.slab + width, width)
+        self.size = np.array(
+            (
+                *image.fields(block_table),
+                filters,
+                channels,
+                depth,
+                cols,
+                shares,
+                blocks,
+                w.strides[0],
+                *y.strides[1:3],
+                tables.add(offsets((filters,), w.strides[1:2])),
+                tables.add(offsets((channels, *taps), w.strides[2:])),
+                tables.add(image.steps),
+                tables.add(image.pixels),
+                tables.add(runs(image.pixels, x_step)),
+                x_step,
+                tables.add(y_offsets),
+                tables.add(runs(y_offsets, y.strides[5])),
+                y.strides[5],
+                slot,
+                panel,
+                panel + sums,
+            ),
+            np.int64,
+        )
+        self.table = tables.joined()
+        tasks = groups * blocks * shares
+        self.stages = np.array([(multiply_block.address(dtype), tasks)], np.int64)
+        self.work = threads * slot
+        self.operations = 2 * groups * filters * depth * prod(pixels)
+        self.no_bias = np.zeros(groups * filters, dtype)
+
+
+_plan = lru_cache(maxsize=256)(_Plan)
+
+
+def plan_for(
+    x: NDArray[Any],
+    weight: NDArray[Any],
+    y: NDArray[Any],
+    stride: Ints,
+    before: Ints,
+    dilation: Ints,
+) -> _Plan:
+    """The plan of this call, made when arrays of these shapes and strides are first seen."""
+    keys = (x.shape, x.strides), (weight.shape, weight.strides), (y.shape, y.strides)
+    return _plan(*keys, stride, before, dilation, y.dtype, driver.threads())
+
+
+def correlate(
+    x: NDArray[Any],
+    weight: NDArray[Any],
+    bias: NDArray[Any] | None,
+    y: NDArray[Any],
+    stride: Ints,
+    before: Ints,
+    dilation: Ints,
+) -> None:
+    """As ``direct.correlate``, with pixels as lanes."""
+    x, weight = aligned(x), aligned(weight)
+    if prod(weight.shape[3:]) * prod(stride) == 1 and before == (0, 0, 0):
+        x, y = flat(x, y)
+    plan = plan_for(x, weight, y, stride, before, dilation)
+    driver.run(plan, x, weight, plan.no_bias if bias is None else bias, y)
