@@ -158,7 +158,15 @@ class _Plan:
         depth = channels * prod(taps)
         vectors = ceil(groups / width)
         copy = GroupCopy(
-            x, y, tuple(taps), stride, before, dilation, spacing, width * dtype.itemsize
+            x,
+            y,
+            tuple(taps),
+            stride,
+            before,
+            dilation,
+            spacing,
+            width * dtype.itemsize,
+            dtype.itemsize,
         )
         blocks = len(copy.blocks)
         # The last pixels of a block read and write past it.

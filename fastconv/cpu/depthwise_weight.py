@@ -155,7 +155,15 @@ class _Plan:
         depth = channels * prod(taps)
         vectors = ceil(groups / width)
         copy = GroupCopy(
-            x, dy, tuple(taps), stride, before, dilation, (1, 1, 1), width * dtype.itemsize
+            x,
+            dy,
+            tuple(taps),
+            stride,
+            before,
+            dilation,
+            (1, 1, 1),
+            width * dtype.itemsize,
+            dtype.itemsize,
         )
         blocks = len(copy.blocks)
         shares = min(ceil(TASKS / vectors), blocks)

@@ -9,21 +9,21 @@ An image may be *spread*: ``spread - 1`` zeros between its pixels turn the gradi
 correlation into a correlation of stride 1.
 """
 
-from math import ceil
+from math import ceil, prod
 
 import numpy as np
 
 from ..host import L2_BYTES
 from .blocks import Ints, Table, offsets
 from .kernel import device
-from .packing import clear_lanes, pack_lane_box
-from .simd import lanes, pointer
+from .packing import clear_lanes, pack_lane_box, pack_lanes
+from .simd import lanes, load, pointer, store
 from .views import Layout
 
 # Fields of `size` that describe the copy; a kernel's own follow from COPY_FIELDS on. Triples are
 # (d, h, w), strides (g, c, d, h, w).
 GROUPS, CHANNELS, TAPS, EXTENTS, SPREAD, DILATION = 0, 1, 2, 3, 6, 9
-X_STRIDES, BOX_WIDTH, PLANE, BLOCK_TABLE, COPY_FIELDS = 10, 15, 16, 17, 18
+X_STRIDES, BOX_WIDTH, PLANE, DENSE, BLOCK_TABLE, COPY_FIELDS = 10, 15, 16, 17, 18, 19
 
 # Fields of a block's row in the table: offset of its image in x, first coordinates of its first
 # window, height of its copy, its lines of output pixels, offset of its first pixel in y.
@@ -41,8 +41,8 @@ class GroupCopy:
         Filter extents and geometry along each spatial axis, of the spread image.
     spread : Ints
         One more than the zeros between the pixels of the image, along each axis.
-    vector : int
-        Bytes in a vector.
+    vector, itemsize : int
+        Bytes in a vector and in a number.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class GroupCopy:
         dilation: Ints,
         spread: Ints,
         vector: int,
+        itemsize: int,
     ) -> None:
         groups, channels = x.shape[1:3]
         batch, planes, lines, self.line = y.shape[0], *y.shape[3:]
@@ -67,7 +68,9 @@ class GroupCopy:
         self.lines = ceil(lines / ceil(lines / most))
         height = (self.lines - 1) * stride[1] + reach[1]
         plane = height * width
-        self.vectors = channels * taps[0] * plane
+        # Lines shorter than a vector are transposed several at a time, into room after the copy.
+        dense = x.strides[5] == 1 and x.strides[4] == x.shape[5] < vector // itemsize
+        self.vectors = channels * taps[0] * plane + dense * prod(x.shape[4:])
         self.steps = offsets(
             (channels, *taps),
             (taps[0] * plane, plane, dilation[1] * width, dilation[2]),
@@ -82,6 +85,7 @@ class GroupCopy:
             *x.strides[1:],
             width,
             plane,
+            int(dense) * channels * taps[0] * plane,
         )
         first = np.stack(
             np.meshgrid(
@@ -126,4 +130,31 @@ def copy_groups(x, size, table, block, first, used, target):
                 + c * size[X_STRIDES + 1]
                 + z * size[X_STRIDES + 2],
             )
-            pack_lane_box(source, strides, extents, corner, box, spread, used, plane)
+            if size[DENSE]:
+                dense = pointer(target, size[DENSE] * width)
+                _copy_short_lines(source, strides, extents, corner, box, spread, used, dense, plane)
+            else:
+                pack_lane_box(source, strides, extents, corner, box, spread, used, plane)
+
+
+@device
+def _copy_short_lines(source, strides, extents, corner, box, spread, used, dense, target):
+    # As pack_lane_box, where the image's lines follow one another: ``dense`` is room for them.
+    width = lanes(target)
+    clear_lanes(target, box[0] * box[1])
+    top, bottom = _seen(corner[0], box[0], spread[0], extents[0])
+    left, right = _seen(corner[1], box[1], spread[1], extents[1])
+    start = pointer(source, top * strides[1])
+    pack_lanes(start, 1, strides[0], used, (bottom - top) * extents[1], dense, width)
+    for y in range(top, bottom):
+        line = pointer(target, (y * spread[0] - corner[0]) * box[1] * width)
+        seen = pointer(dense, (y - top) * extents[1] * width)
+        for x in range(left, right):
+            store(line, (x * spread[1] - corner[1]) * width, load(seen, x * width))
+
+
+@device
+def _seen(corner, box, spread, extent):
+    """The range of pixels of a spread image that lie in a box, along one axis."""
+    start = max((corner + spread - 1) // spread, 0)
+    return start, max(min((corner + box - 1) // spread + 1, extent), start)

@@ -115,6 +115,17 @@ def pack_lanes(source, step, distance, used, count, target, row):
     if distance == 1:
         for i in range(count):
             store(target, i * row, load_first(source, i * step, used))
+    elif (step == 1 or step == -1) and count >= width and used == width:
+        square = square_tile(target)
+        for i in range(0, count, width):
+            first = min(i, count - width)  # the last square overlaps: masks cost more
+            start = first if step == 1 else 1 - first - width
+            for k in range(width):
+                square[k, 0] = load(source, start + k * distance)
+            transpose(square)
+            for k in range(width):
+                at = k if step == 1 else width - 1 - k
+                store(target, (first + at) * row, square[k, 0])
     elif step == 1 or step == -1:
         square = square_tile(target)
         for i in range(0, count, width):
@@ -185,6 +196,15 @@ def unpack_lanes(source, row, count, target, step, distance, used):
     if distance == 1:
         for i in range(count):
             store_first(target, i * step, load(source, i * row), used)
+    elif step == 1 and count >= width and used == width:
+        square = square_tile(source)
+        for i in range(0, count, width):
+            first = min(i, count - width)
+            for k in range(width):
+                square[k, 0] = load(source, (first + k) * row)
+            transpose(square)
+            for lane in range(width):
+                store(target, first + lane * distance, square[lane, 0])
     elif step == 1:
         square = square_tile(source)
         for i in range(0, count, width):
