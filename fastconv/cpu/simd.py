@@ -163,6 +163,19 @@ def store(typingctx, x, i, value):
 
 
 @intrinsic
+def prefetch(typingctx, x, i):
+    """Ask for the cache line of ``x[i]``, which need not exist."""
+
+    def codegen(context, builder, sig, args):
+        address = builder.bitcast(_address(context, builder, x, *args), ir.IntType(8).as_pointer())
+        read, keep, data = I32(0), I32(3), I32(1)
+        _call(builder, "llvm.prefetch.p0", ir.VoidType(), [address, read, keep, data])
+        return context.get_dummy_value()
+
+    return types.void(x, types.intp), codegen
+
+
+@intrinsic
 def load_first(typingctx, x, i, count):
     """Like ``load`` for the first ``count`` lanes; the others are zero and are not read."""
     vector = Vector(x.dtype)
