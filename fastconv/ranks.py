@@ -39,11 +39,13 @@ groups : int, default 1
 dilation : int or {n} ints, default 1
     Pixels of the result from one tap to the next."""
 
-_ALGORITHM = """algorithm : {{"auto", "direct", "planar", "winograd", "reference"}}, default "auto"
-    "direct" packs the operands and runs one register-tiled micro-kernel; "planar" has pixels as
-    lanes, for few channels to a group; "winograd" saves products on 3x3 filters of stride 1, at a
-    relative L2 error of up to 1e-5 in float32, and spreads NaN over a tile; "reference" runs the
-    formula as literal loops. ``fastconv.explain`` says which one "auto" takes."""
+_ALGORITHM = """algorithm : str, default "auto"
+    "direct" packs the operands and runs one register-tiled micro-kernel; "gemm" does so with the
+    roles of pixels and filters exchanged; "planar" has pixels as lanes, for few channels to a
+    group; "depthwise" has groups as lanes, for many of them; "winograd" saves products on 3x3
+    filters of stride 1, at a relative L2 error of up to 1e-5 in float32, and spreads NaN over a
+    tile; "reference" runs the formula as literal loops. ``fastconv.explain`` says which one
+    "auto" takes."""
 
 _OUT = """out : ndarray, optional
     Array of the result's shape and dtype to write to, of any strides; it must share no memory with

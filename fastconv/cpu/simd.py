@@ -163,6 +163,22 @@ def store(typingctx, x, i, value):
 
 
 @intrinsic
+def load_even(typingctx, x, i):
+    """The vector ``x[i], x[i+2], ...``; reads one number more."""
+    vector = Vector(x.dtype)
+
+    def codegen(context, builder, sig, args):
+        align = x.dtype.bitwidth // 8
+        beyond = builder.add(args[1], I64(vector.lanes))
+        low = builder.load(_vector_address(context, builder, x, *args), align=align)
+        high = builder.load(_vector_address(context, builder, x, args[0], beyond), align=align)
+        even = ir.Constant(ir.VectorType(I32, vector.lanes), [2 * i for i in range(vector.lanes)])
+        return builder.shuffle_vector(low, high, even)
+
+    return vector(x, types.intp), codegen
+
+
+@intrinsic
 def prefetch(typingctx, x, i):
     """Ask for the cache line of ``x[i]``, which need not exist."""
 
