@@ -29,9 +29,8 @@ FEW = 4
 # "direct" at 28x28 and above, 0.9 to 1.0 at 14x14, 1.05 to 1.2 at 7x7.
 GEMM_PIXELS = 192
 
-# Pixels of a batch up to which grad_input takes "gemm", which reads filters where they lie: the
-# transposes of "direct" cost as much as 50 pixels' products. 512 channels, 3x3, 7x7 pixels: 0.70 of
-# the time for 1 image, 0.85 for 4.
+# Pixels of a batch up to which grad_input of 1x1 filters takes "gemm", which reads filters where
+# they lie: 512 to 2048 channels, one image of 7x7 pixels, 0.75 of the time of "direct".
 FEW_PIXELS = 256
 
 # Products in a sum at most, and pixels in a line at least, for which "direct" spends more on
@@ -108,7 +107,7 @@ def _best(map_name: str, g: ConvGeometry, dtype: np.dtype[Any]) -> Choice:
     if pointwise and map_name != "grad_weight" and prod(g.output) >= GEMM_PIXELS:
         return Choice("gemm", f"1x1 filters on {prod(g.output)} pixels: a product of matrices")
     pixels = g.batch * prod(g.input)
-    if map_name == "grad_input" and prod(g.stride) == 1 and pixels <= FEW_PIXELS:
+    if pointwise and map_name == "grad_input" and pixels <= FEW_PIXELS:
         return Choice("gemm", f"{pixels} pixels do not make up for packing the filters")
     depth, width = _sums(map_name, g)
     unit, wide = prod(g.stride) == 1, across >= 2 * lanes

@@ -21,6 +21,7 @@ from .simd import (
     put,
     square_tile,
     store,
+    store_even,
     store_first,
     transpose,
     zero,
@@ -50,6 +51,10 @@ def copy_line(source, stride, count, target, to_stride):
             start = max(count - 1, 0) // width * width
             for i in range(0, start, width):
                 store(target, i, load_even(source, 2 * i))
+        elif stride == 1 and to_stride == 2:
+            start = count // width * width
+            for i in range(0, start, width):
+                store_even(target, 2 * i, load(source, i))
         for i in range(start, count):
             put(target, i * to_stride, element(source, i * stride))
 
@@ -138,7 +143,6 @@ def pack_lanes(source, step, distance, used, count, target, row):
     width = lanes(target)
     if distance == 1:
         for i in range(count):
-            prefetch(source, (i + AHEAD) * step)
             store(target, i * row, load_first(source, i * step, used))
     elif (step == 1 or step == -1) and count >= width and used == width:
         square = square_tile(target)
@@ -222,15 +226,19 @@ def unpack_lanes(source, row, count, target, step, distance, used):
     if distance == 1:
         for i in range(count):
             store_first(target, i * step, load(source, i * row), used)
-    elif step == 1 and count >= width and used == width:
+    elif (step == 1 or step == 2) and count >= width and used == width:
         square = square_tile(source)
         for i in range(0, count, width):
             first = min(i, count - width)
             for k in range(width):
                 square[k, 0] = load(source, (first + k) * row)
             transpose(square)
-            for lane in range(width):
-                store(target, first + lane * distance, square[lane, 0])
+            if step == 1:
+                for lane in range(width):
+                    store(target, first + lane * distance, square[lane, 0])
+            else:  # a phase of a strided grad_input
+                for lane in range(width):
+                    store_even(target, 2 * first + lane * distance, square[lane, 0])
     elif step == 1:
         square = square_tile(source)
         for i in range(0, count, width):
@@ -332,6 +340,10 @@ def pack_panel(source, distance, valid, table, offsets, runs, step, count, targe
         while i < count:
             run += 1
             length = min(element(table, run), count) - i
+            if length < width:
+                coming = element(table, offsets + min(i + AHEAD * length, count - 1))
+                for lane in range(0, used, max(width // max(abs(distance), 1), 1)):
+                    prefetch(base, coming + lane * distance)
             start = pointer(base, element(table, offsets + i))
             place = pointer(target, i * row + first)
             pack_lanes(start, step, distance, used, length, place, row)

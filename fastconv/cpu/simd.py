@@ -179,6 +179,27 @@ def load_even(typingctx, x, i):
 
 
 @intrinsic
+def store_even(typingctx, x, i, value):
+    """``x[i], x[i+2], ... = value`` for a vector; nothing between them is written."""
+    vector = Vector(x.dtype)
+
+    def codegen(context, builder, sig, args):
+        align = I32(x.dtype.bitwidth // 8)
+        name = f"llvm.masked.store.{vector.suffix}.p0"
+        mask = ir.Constant(ir.VectorType(ir.IntType(1), vector.lanes), [1, 0] * (vector.lanes // 2))
+        for half in (0, vector.lanes // 2):
+            twice = [half + i // 2 for i in range(vector.lanes)]
+            lanes = ir.Constant(ir.VectorType(I32, vector.lanes), twice)
+            wide = builder.shuffle_vector(args[2], args[2], lanes)
+            start = builder.add(args[1], I64(2 * half))
+            address = _vector_address(context, builder, x, args[0], start)
+            _call(builder, name, ir.VoidType(), [wide, address, align, mask])
+        return context.get_dummy_value()
+
+    return types.void(x, types.intp, vector), codegen
+
+
+@intrinsic
 def prefetch(typingctx, x, i):
     """Ask for the cache line of ``x[i]``, which need not exist."""
 
