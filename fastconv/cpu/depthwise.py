@@ -123,10 +123,7 @@ def depthwise_block(task, slot, size, table, x, weight, bias, y, work):
             for q in range(0, line, PIXELS):
                 at = pointer(seen, q * size[STRIDE_W] * width)
                 place = pointer(out, q * width)
-                if size[STRIDE_W] == 1:
-                    _correlate_pixels(at, 1, table, size[X_STEPS], depth, panel, place)
-                else:
-                    _correlate_pixels(at, size[STRIDE_W], table, size[X_STEPS], depth, panel, place)
+                _correlate_pixels(at, size[STRIDE_W], table, size[X_STEPS], depth, panel, place)
         result = pointer(y, first * size[Y_GROUP] + k * size[Y_FILTER] + table[block + RESULT])
         if size[Y_ROW] == line * size[Y_COL]:
             unpack_lanes(sums, width, lines * line, result, size[Y_COL], size[Y_GROUP], used)
