@@ -31,24 +31,25 @@ from . import (
     winograd,
     winograd_weight,
 )
+from .engine import Engine
 
 Array = NDArray[Any]
 ONES = (1, 1, 1)
 
 # The engines: for forward and grad_input, and for grad_weight.
-_CORRELATE: dict[str, Any] = {
-    "depthwise": depthwise,
-    "direct": direct,
-    "gemm": gemm,
-    "planar": planar,
-    "winograd": winograd,
+_CORRELATE = {
+    "depthwise": depthwise.correlate,
+    "direct": direct.correlate,
+    "gemm": gemm.correlate,
+    "planar": planar.correlate,
+    "winograd": winograd.correlate,
 }
-_WEIGHT: dict[str, Any] = {
-    "depthwise": depthwise_weight,
-    "direct": direct_weight,
-    "gemm": direct_weight,  # is one already: filters by channels and taps, over pixels
-    "planar": planar_weight,
-    "winograd": winograd_weight,
+_WEIGHT = {
+    "depthwise": depthwise_weight.grad_weight,
+    "direct": direct_weight.grad_weight,
+    "gemm": direct_weight.grad_weight,  # is one: filters by channels and taps, over pixels
+    "planar": planar_weight.grad_weight,
+    "winograd": winograd_weight.grad_weight,
 }
 
 
@@ -60,7 +61,7 @@ def forward(
     if algorithm == "reference":
         _reference(reference.forward, (x, weight, _bias(bias, out)), g, out)
     else:
-        _CORRELATE[algorithm].correlate(x, weight, bias, out, g.stride, g.before, g.dilation)
+        _CORRELATE[algorithm](x, weight, bias, out, g.stride, g.before, g.dilation)
 
 
 def grad_input(
@@ -79,12 +80,12 @@ def grad_input(
         if filters is None:
             part[...] = _bias(bias, out).reshape(*out.shape[1:3], 1, 1, 1)
         else:
-            engine.correlate(grad_output, filters, bias, part, ONES, *options)
+            engine(grad_output, filters, bias, part, ONES, *options)
 
 
 def _phases(
     algorithm: str, weight: Array, g: ConvGeometry, out: Array, bias: Array | None
-) -> Iterator[tuple[Any, Array | None, Array, tuple[Ints, ...]]]:
+) -> Iterator[tuple[Engine, Array | None, Array, tuple[Ints, ...]]]:
     """The correlations that ``grad_input`` is made of: engine, flipped filters (None where no tap
     reaches), part of ``out``, and what the engine takes after the stride of 1.
     """
@@ -93,13 +94,13 @@ def _phases(
         flipped = swapped[..., ::-1, ::-1, ::-1]
         axes = zip(g.kernel, g.dilation, g.before, strict=True)
         before = tuple([(r - 1) * dilation - b for r, dilation, b in axes])
-        yield depthwise, flipped, out, (before, g.dilation, g.stride)
+        yield depthwise.correlate, flipped, out, (before, g.dilation, g.stride)
         return
     contiguous = weight.flags.c_contiguous and out.flags.c_contiguous
     if g.is_product and contiguous and bias is None:
         # Pixels become channels: as pixels, each would meet one tap and zeros under all others.
         swapped = weight.reshape(*weight.shape[:2], -1, *ONES).swapaxes(1, 2)
-        yield direct, swapped, out.reshape(*out.shape[:2], -1, *ONES), ((0, 0, 0), ONES)
+        yield direct.correlate, swapped, out.reshape(*out.shape[:2], -1, *ONES), ((0, 0, 0), ONES)
         return
     for phase in g.phases:
         filters = None if phase.taps is None else swapped[phase.taps]
@@ -114,7 +115,7 @@ def grad_weight(
     if algorithm == "reference":
         _reference(reference.grad_weight, (grad_output, x), g, out)
     else:
-        _WEIGHT[algorithm].grad_weight(grad_output, x, out, g.stride, g.before, g.dilation)
+        _WEIGHT[algorithm](grad_output, x, None, out, g.stride, g.before, g.dilation)
 
 
 def requirements(
@@ -124,12 +125,12 @@ def requirements(
     # Never touched, so that they take no memory.
     x, w, y = (np.empty(shape, dtype) for shape in (g.x_shape, g.weight_shape, g.y_shape))
     if map_name == "grad_weight":
-        plans = [_WEIGHT[algorithm].plan_for(y, x, w, g.stride, g.before, g.dilation)]
+        plans = [_WEIGHT[algorithm].plan(y, x, w, g.stride, g.before, g.dilation)]
     elif map_name == "forward":
-        plans = [_CORRELATE[algorithm].plan_for(x, w, y, g.stride, g.before, g.dilation)]
+        plans = [_CORRELATE[algorithm].plan(x, w, y, g.stride, g.before, g.dilation)]
     else:
         plans = [
-            engine.plan_for(y, filters, part, ONES, *options)
+            engine.plan(y, filters, part, ONES, *options)
             for engine, filters, part, options in _phases(algorithm, w, g, x, None)
             if filters is not None
         ]

@@ -7,16 +7,15 @@ packs what a block of lines sees of one vector of groups (``groups.py``), correl
 transposes the result back.
 """
 
-from functools import lru_cache
 from math import ceil, prod
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..host import VECTOR_BITS
-from . import driver
 from .blocks import Ints, Tables, offsets, runs, spread
+from .driver import Plan
+from .engine import Engine
 from .groups import (
     BLOCK_FIELDS,
     BLOCK_TABLE,
@@ -31,7 +30,7 @@ from .groups import (
 from .kernel import Kernel, inline
 from .packing import pack_lanes, pack_panel, unpack_lanes
 from .simd import element, fma, lanes, load, pointer, store, tile
-from .views import aligned, layout
+from .views import Layout
 
 # Pixels that are summed at a time: 8 sums hide the latency of the multiply-adds.
 PIXELS = 8
@@ -134,112 +133,68 @@ def depthwise_block(task, slot, size, table, x, weight, bias, y, work):
                 unpack_lanes(from_, width, line, to, size[Y_COL], size[Y_GROUP], used)
 
 
-class _Plan:
-    """All that a correlation needs apart from the arrays themselves."""
-
-    def __init__(
-        self,
-        x_layout: tuple[Ints, Ints],
-        w_layout: tuple[Ints, Ints],
-        y_layout: tuple[Ints, Ints],
-        stride: Ints,
-        before: Ints,
-        dilation: Ints,
-        spacing: Ints,
-        dtype: np.dtype[Any],
-        threads: int,
-    ) -> None:
-        x, w, y = (layout(*each, dtype.itemsize) for each in (x_layout, w_layout, y_layout))
-        width = VECTOR_BITS // 8 // dtype.itemsize
-        groups, filters, channels, *taps = w.shape
-        depth = channels * prod(taps)
-        vectors = ceil(groups / width)
-        copy = GroupCopy(
-            x,
-            y,
-            tuple(taps),
-            stride,
-            before,
-            dilation,
-            spacing,
-            width * dtype.itemsize,
-            dtype.itemsize,
-        )
-        blocks = len(copy.blocks)
-        # The last pixels of a block read and write past it.
-        seen = (copy.vectors + PIXELS * stride[2]) * width
-        slot = spread(seen + (copy.lines * copy.line + PIXELS) * width, width)
-        slots = vectors * filters * (depth + 1) * width
-
-        tables = Tables()
-        block_table = tables.add(copy.blocks)
-        w_offsets = offsets((channels, *taps), w.strides[2:])
-        self.size = np.array(
-            (
-                *copy.fields(block_table),
-                filters,
-                depth,
-                blocks,
-                copy.line,
-                *stride[1:],
-                *w.strides[:2],
-                *y.strides[1:3],
-                *y.strides[4:],
-                tables.add(w_offsets),
-                tables.add(runs(w_offsets, w.strides[5])),
-                w.strides[5],
-                tables.add(copy.steps),
-                slots,
-                slot,
-                seen,
-            ),
-            np.int64,
-        )
-        self.table = tables.joined()
-        self.stages = np.array(
-            [
-                (pack_filters.address(dtype), vectors),
-                (depthwise_block.address(dtype), vectors * blocks),
-            ],
-            np.int64,
-        )
-        self.work = slots + threads * slot
-        self.operations = 2 * groups * filters * depth * y.shape[0] * prod(y.shape[3:])
-        self.no_bias = np.zeros(groups * filters, dtype)
-
-
-_plan = lru_cache(maxsize=256)(_Plan)
-
-
-def plan_for(
-    x: NDArray[Any],
-    weight: NDArray[Any],
-    y: NDArray[Any],
-    stride: Ints,
-    before: Ints,
-    dilation: Ints,
-    spacing: Ints = (1, 1, 1),
-) -> _Plan:
-    """The plan of this call, made when arrays of these shapes and strides are first seen."""
-    keys = (x.shape, x.strides), (weight.shape, weight.strides), (y.shape, y.strides)
-    return _plan(*keys, stride, before, dilation, spacing, y.dtype, driver.threads())
-
-
+@Engine
 def correlate(
-    x: NDArray[Any],
-    weight: NDArray[Any],
-    bias: NDArray[Any] | None,
-    y: NDArray[Any],
+    dtype: np.dtype[Any],
+    threads: int,
+    x: Layout,
+    w: Layout,
+    y: Layout,
     stride: Ints,
     before: Ints,
     dilation: Ints,
     spacing: Ints = (1, 1, 1),
-) -> None:
-    """As ``direct.correlate``, for many groups of few channels and filters.
+) -> Plan:
+    """Plan a correlation.
 
     ``spacing`` puts that many pixels less one, all zero, between those of ``x`` along each axis;
     ``before`` counts pixels of the result.
     """
-    x, weight = aligned(x), aligned(weight)
-    plan = plan_for(x, weight, y, stride, before, dilation, spacing)
-    driver.run(plan, x, weight, plan.no_bias if bias is None else bias, y)
+    width = VECTOR_BITS // 8 // dtype.itemsize
+    groups, filters, channels, *taps = w.shape
+    depth = channels * prod(taps)
+    vectors = ceil(groups / width)
+    copy = GroupCopy(
+        x,
+        y,
+        tuple(taps),
+        stride,
+        before,
+        dilation,
+        spacing,
+        width * dtype.itemsize,
+        dtype.itemsize,
+    )
+    blocks = len(copy.blocks)
+    # The last pixels of a block read and write past it.
+    seen = (copy.vectors + PIXELS * stride[2]) * width
+    slot = spread(seen + (copy.lines * copy.line + PIXELS) * width, width)
+    slots = vectors * filters * (depth + 1) * width
+
+    tables = Tables()
+    block_table = tables.add(copy.blocks)
+    w_offsets = offsets((channels, *taps), w.strides[2:])
+    size = (
+        *copy.fields(block_table),
+        filters,
+        depth,
+        blocks,
+        copy.line,
+        *stride[1:],
+        *w.strides[:2],
+        *y.strides[1:3],
+        *y.strides[4:],
+        tables.add(w_offsets),
+        tables.add(runs(w_offsets, w.strides[5])),
+        w.strides[5],
+        tables.add(copy.steps),
+        slots,
+        slot,
+        seen,
+    )
+    stages = [
+        (pack_filters, vectors),
+        (depthwise_block, vectors * blocks),
+    ]
+    operations = 2 * groups * filters * depth * y.shape[0] * prod(y.shape[3:])
+    return Plan(dtype, stages, size, tables, slots + threads * slot, operations, groups * filters)

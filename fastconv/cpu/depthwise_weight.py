@@ -6,16 +6,15 @@ A task goes through a *share* of the blocks with one vector of groups and keeps 
 each tap. The number of shares depends on the problem alone, and they are added in order.
 """
 
-from functools import lru_cache
 from math import ceil, prod
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..host import VECTOR_BITS
-from . import driver
 from .blocks import Ints, Tables, offsets, runs, spread
+from .driver import Plan
+from .engine import Engine
 from .groups import (
     BLOCK_FIELDS,
     BLOCK_TABLE,
@@ -30,7 +29,7 @@ from .groups import (
 from .kernel import Kernel
 from .packing import clear_lanes, pack_lanes, unpack_panel
 from .simd import element, fma, lanes, load, pointer, store, tile, zero
-from .views import aligned, layout
+from .views import Layout
 
 # Taps that one pass over a block serves: those of a 3x3 filter, and more than the 8 sums that hide
 # the latency of the multiply-adds.
@@ -135,100 +134,64 @@ def depthwise_total(task, slot, size, table, dy, x, unused, dw, work):
         )
 
 
-class _Plan:
-    """All that a gradient of the filters needs apart from the arrays themselves."""
-
-    def __init__(
-        self,
-        dy_layout: tuple[Ints, Ints],
-        x_layout: tuple[Ints, Ints],
-        dw_layout: tuple[Ints, Ints],
-        stride: Ints,
-        before: Ints,
-        dilation: Ints,
-        dtype: np.dtype[Any],
-        threads: int,
-    ) -> None:
-        dy, x, dw = (layout(*each, dtype.itemsize) for each in (dy_layout, x_layout, dw_layout))
-        width = VECTOR_BITS // 8 // dtype.itemsize
-        groups, filters, channels, *taps = dw.shape
-        depth = channels * prod(taps)
-        vectors = ceil(groups / width)
-        copy = GroupCopy(
-            x,
-            dy,
-            tuple(taps),
-            stride,
-            before,
-            dilation,
-            (1, 1, 1),
-            width * dtype.itemsize,
-            dtype.itemsize,
-        )
-        blocks = len(copy.blocks)
-        shares = min(ceil(TASKS / vectors), blocks)
-        slots = vectors * shares * filters * depth * width
-        seen = copy.vectors * width
-        slot = spread(seen + copy.lines * copy.line * width, width)
-
-        tables = Tables()
-        block_table = tables.add(copy.blocks)
-        w_offsets = offsets((channels, *taps), dw.strides[2:])
-        self.size = np.array(
-            (
-                *copy.fields(block_table),
-                filters,
-                depth,
-                blocks,
-                shares,
-                copy.line,
-                *stride[1:],
-                *dy.strides[1:3],
-                *dy.strides[4:],
-                *dw.strides[:2],
-                tables.add(w_offsets),
-                tables.add(runs(w_offsets, dw.strides[5])),
-                dw.strides[5],
-                tables.add(copy.steps),
-                slots,
-                slot,
-                seen,
-            ),
-            np.int64,
-        )
-        self.table = tables.joined()
-        self.stages = np.array(
-            [
-                (depthwise_share.address(dtype), vectors * shares),
-                (depthwise_total.address(dtype), vectors),
-            ],
-            np.int64,
-        )
-        self.work = slots + threads * slot
-        self.operations = 2 * groups * filters * depth * dy.shape[0] * prod(dy.shape[3:])
-        self.unused = np.zeros(1, dtype)
-
-
-_plan = lru_cache(maxsize=256)(_Plan)
-
-
-def plan_for(
-    dy: NDArray[Any], x: NDArray[Any], dw: NDArray[Any], stride: Ints, before: Ints, dilation: Ints
-) -> _Plan:
-    """The plan of this call, made when arrays of these shapes and strides are first seen."""
-    keys = (dy.shape, dy.strides), (x.shape, x.strides), (dw.shape, dw.strides)
-    return _plan(*keys, stride, before, dilation, dw.dtype, driver.threads())
-
-
+@Engine
 def grad_weight(
-    dy: NDArray[Any],
-    x: NDArray[Any],
-    dw: NDArray[Any],
+    dtype: np.dtype[Any],
+    threads: int,
+    dy: Layout,
+    x: Layout,
+    dw: Layout,
     stride: Ints,
     before: Ints,
     dilation: Ints,
-) -> None:
-    """As ``direct_weight.grad_weight``, for many groups of few channels and filters."""
-    dy, x = aligned(dy), aligned(x)
-    plan = plan_for(dy, x, dw, stride, before, dilation)
-    driver.run(plan, dy, x, plan.unused, dw)
+) -> Plan:
+    """Plan a gradient of the filters."""
+    width = VECTOR_BITS // 8 // dtype.itemsize
+    groups, filters, channels, *taps = dw.shape
+    depth = channels * prod(taps)
+    vectors = ceil(groups / width)
+    copy = GroupCopy(
+        x,
+        dy,
+        tuple(taps),
+        stride,
+        before,
+        dilation,
+        (1, 1, 1),
+        width * dtype.itemsize,
+        dtype.itemsize,
+    )
+    blocks = len(copy.blocks)
+    shares = min(ceil(TASKS / vectors), blocks)
+    slots = vectors * shares * filters * depth * width
+    seen = copy.vectors * width
+    slot = spread(seen + copy.lines * copy.line * width, width)
+
+    tables = Tables()
+    block_table = tables.add(copy.blocks)
+    w_offsets = offsets((channels, *taps), dw.strides[2:])
+    size = (
+        *copy.fields(block_table),
+        filters,
+        depth,
+        blocks,
+        shares,
+        copy.line,
+        *stride[1:],
+        *dy.strides[1:3],
+        *dy.strides[4:],
+        *dw.strides[:2],
+        tables.add(w_offsets),
+        tables.add(runs(w_offsets, dw.strides[5])),
+        dw.strides[5],
+        tables.add(copy.steps),
+        slots,
+        slot,
+        seen,
+    )
+    stages = [
+        (depthwise_share, vectors * shares),
+        (depthwise_total, vectors),
+    ]
+    operations = 2 * groups * filters * depth * dy.shape[0] * prod(dy.shape[3:])
+    return Plan(dtype, stages, size, tables, slots + threads * slot, operations)

@@ -7,22 +7,21 @@ panels first, a lane for each ``k``; then every task takes a block of output pix
 see the block of ``x``, accumulate, unpack the sums into ``y``.
 """
 
-from functools import lru_cache
 from math import prod
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..host import L2_BYTES, VECTOR_BITS
-from . import driver
 from .blocks import Ints, Tables, block_shape, columns, offsets, runs, spread
+from .driver import Plan
+from .engine import Engine
 from .image import BLOCK_FIELDS, BLOCK_TABLE, IMAGE_FIELDS, PIXELS, RESULT, ImageBlocks, see_block
 from .kernel import Kernel
 from .packing import pack_panel, unpack_panel
 from .simd import lanes, load, load_first, pointer, store
 from .tile import MAX_COLS, ROWS, accumulate
-from .views import aligned, layout
+from .views import Layout
 
 # Fields of `size` after those of the image.
 (
@@ -128,125 +127,70 @@ def correlate_block(task, slot, size, table, x, weight, bias, y, work):
         )
 
 
-class _Plan:
-    """All that a correlation needs apart from the arrays themselves."""
-
-    def __init__(
-        self,
-        x_layout: tuple[Ints, Ints],
-        w_layout: tuple[Ints, Ints],
-        y_layout: tuple[Ints, Ints],
-        stride: Ints,
-        before: Ints,
-        dilation: Ints,
-        dtype: np.dtype[Any],
-        threads: int,
-    ) -> None:
-        x, w, y = (layout(*each, dtype.itemsize) for each in (x_layout, w_layout, y_layout))
-        width = VECTOR_BITS // 8 // dtype.itemsize
-        groups, filters, channels, *taps = w.shape
-        depth = channels * prod(taps)
-        pixels = (y.shape[0], *y.shape[3:])
-        cols = columns(filters, width, MAX_COLS)
-        row = cols * width
-        panels = -(-filters // row)
-
-        # A block's sums and its part of x share the second-level cache with the panels; and
-        # there should be a few blocks for every thread.
-        for room in (512, 256, 128, 64):
-            block = block_shape(pixels, room)
-            image = ImageBlocks(x, y, tuple(taps), stride, before, dilation, channels, block, width)
-            sums = -(-prod(block) // ROWS) * ROWS * row
-            cached = (sums + image.slab) * dtype.itemsize <= L2_BYTES // 2
-            if cached and groups * len(image.blocks) >= 4 * threads:
-                break
-        blocks = len(image.blocks)
-        shares = min(panels, -(-4 * threads // (groups * blocks)))
-
-        tables = Tables()
-        w_offsets = offsets((channels, *taps), w.strides[2:])
-        y_offsets = offsets(block, (y.strides[0], *y.strides[3:]))
-        block_table = tables.add(image.blocks)
-        slots = groups * panels * (depth + 1) * row
-        slot = spread(sums + image.slab + width, width)
-        self.size = np.array(
-            (
-                *image.fields(block_table),
-                filters,
-                channels,
-                depth,
-                cols,
-                panels,
-                shares,
-                blocks,
-                *w.strides[:2],
-                *y.strides[1:3],
-                tables.add(w_offsets),
-                tables.add(runs(w_offsets, w.strides[5])),
-                w.strides[5],
-                tables.add(image.pixels),
-                tables.add(image.steps),
-                tables.add(y_offsets),
-                tables.add(runs(y_offsets, y.strides[5])),
-                y.strides[5],
-                slots,
-                slot,
-                sums,
-            ),
-            np.int64,
-        )
-        self.table = tables.joined()
-        self.stages = np.array(
-            [
-                (pack_filters.address(dtype), groups * panels),
-                (correlate_block.address(dtype), groups * blocks * shares),
-            ],
-            np.int64,
-        )
-        self.work = slots + threads * slot
-        self.operations = 2 * groups * filters * depth * prod(pixels)
-        self.no_bias = np.zeros(groups * filters, dtype)
-
-
-_plan = lru_cache(maxsize=256)(_Plan)
-
-
-def plan_for(
-    x: NDArray[Any],
-    weight: NDArray[Any],
-    y: NDArray[Any],
-    stride: Ints,
-    before: Ints,
-    dilation: Ints,
-) -> _Plan:
-    """The plan of this call, made when arrays of these shapes and strides are first seen."""
-    keys = (x.shape, x.strides), (weight.shape, weight.strides), (y.shape, y.strides)
-    return _plan(*keys, stride, before, dilation, y.dtype, driver.threads())
-
-
+@Engine
 def correlate(
-    x: NDArray[Any],
-    weight: NDArray[Any],
-    bias: NDArray[Any] | None,
-    y: NDArray[Any],
+    dtype: np.dtype[Any],
+    threads: int,
+    x: Layout,
+    w: Layout,
+    y: Layout,
     stride: Ints,
     before: Ints,
     dilation: Ints,
-) -> None:
-    """Write the correlation of ``x`` with ``weight``, plus ``bias``, into ``y``.
+) -> Plan:
+    """Plan a correlation."""
+    width = VECTOR_BITS // 8 // dtype.itemsize
+    groups, filters, channels, *taps = w.shape
+    depth = channels * prod(taps)
+    pixels = (y.shape[0], *y.shape[3:])
+    cols = columns(filters, width, MAX_COLS)
+    row = cols * width
+    panels = -(-filters // row)
 
-    Parameters
-    ----------
-    x : (N, G, C/G, D, H, W)
-    weight : (G, K/G, C/G, T, R, S)
-    bias : (K,) contiguous, or None for zeros
-    y : (N, G, K/G, O, P, Q)
-        Its extents say how many windows there are; those that reach past ``x`` see zeros.
-    stride, before, dilation : (d, h, w)
-        ``before`` is the zero padding ahead of each axis, negative to crop.
+    # A block's sums and its part of x share the second-level cache with the panels; and
+    # there should be a few blocks for every thread.
+    for room in (512, 256, 128, 64):
+        block = block_shape(pixels, room)
+        image = ImageBlocks(x, y, tuple(taps), stride, before, dilation, channels, block, width)
+        sums = -(-prod(block) // ROWS) * ROWS * row
+        cached = (sums + image.slab) * dtype.itemsize <= L2_BYTES // 2
+        if cached and groups * len(image.blocks) >= 4 * threads:
+            break
+    blocks = len(image.blocks)
+    shares = min(panels, -(-4 * threads // (groups * blocks)))
 
-    All arrays have one dtype and any strides; none is empty.
-    """
-    x, weight = aligned(x), aligned(weight)
-    plan = plan_for(x, weight, y, stride, before, dilation)
-    driver.run(plan, x, weight, plan.no_bias if bias is None else bias, y)
+    tables = Tables()
+    w_offsets = offsets((channels, *taps), w.strides[2:])
+    y_offsets = offsets(block, (y.strides[0], *y.strides[3:]))
+    block_table = tables.add(image.blocks)
+    slots = groups * panels * (depth + 1) * row
+    slot = spread(sums + image.slab + width, width)
+    size = (
+        *image.fields(block_table),
+        filters,
+        channels,
+        depth,
+        cols,
+        panels,
+        shares,
+        blocks,
+        *w.strides[:2],
+        *y.strides[1:3],
+        tables.add(w_offsets),
+        tables.add(runs(w_offsets, w.strides[5])),
+        w.strides[5],
+        tables.add(image.pixels),
+        tables.add(image.steps),
+        tables.add(y_offsets),
+        tables.add(runs(y_offsets, y.strides[5])),
+        y.strides[5],
+        slots,
+        slot,
+        sums,
+    )
+    stages = [
+        (pack_filters, groups * panels),
+        (correlate_block, groups * blocks * shares),
+    ]
+    operations = 2 * groups * filters * depth * prod(pixels)
+    return Plan(dtype, stages, size, tables, slots + threads * slot, operations, groups * filters)

@@ -8,22 +8,21 @@ number depends on the problem alone, and which are added in order: the result do
 the number of threads, and long sums lose less to rounding.
 """
 
-from functools import lru_cache
 from math import ceil, prod
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..host import VECTOR_BITS
-from . import driver
 from .blocks import Ints, Tables, block_shape, columns, offsets, runs, spread
+from .driver import Plan
+from .engine import Engine
 from .image import BLOCK_FIELDS, BLOCK_TABLE, IMAGE_FIELDS, PIXELS, RESULT, ImageBlocks, see_block
 from .kernel import Kernel
 from .packing import pack_panel, unpack_panel
 from .simd import lanes, load, pointer, store
 from .tile import MAX_COLS, ROWS, accumulate
-from .views import aligned, layout
+from .views import Layout
 
 # Pixels to a block: a panel of 256 x 64 floats is 64 KiB.
 BLOCK_PIXELS = 256
@@ -162,128 +161,81 @@ def unpack_grad(task, slot, size, table, dy, x, unused, dw, work):
     )
 
 
-class _Plan:
-    """All that a gradient of the filters needs apart from the arrays themselves."""
-
-    def __init__(
-        self,
-        dy_layout: tuple[Ints, Ints],
-        x_layout: tuple[Ints, Ints],
-        dw_layout: tuple[Ints, Ints],
-        stride: Ints,
-        before: Ints,
-        dilation: Ints,
-        dtype: np.dtype[Any],
-        threads: int,
-    ) -> None:
-        dy, x, dw = (layout(*each, dtype.itemsize) for each in (dy_layout, x_layout, dw_layout))
-        width = VECTOR_BITS // 8 // dtype.itemsize
-        groups, filters, channels, *extents = dw.shape
-        taps = prod(extents)
-        pixels = (dy.shape[0], *dy.shape[3:])
-        cols = columns(filters, width, MAX_COLS)
-        row = cols * width
-        panels = ceil(filters / row)
-        chunks = ceil(channels / max(1, TASK_ROWS // taps))
-        chunk = ceil(channels / chunks)
-        chunks = ceil(channels / chunk)
-        sums = ceil(chunk * taps / ROWS) * ROWS * row
-
-        block = block_shape(pixels, BLOCK_PIXELS)
-        image = ImageBlocks(x, dy, tuple(extents), stride, before, dilation, chunk, block, width)
-        blocks = len(image.blocks)
-        wholes = groups * panels * chunks
-        parts = ceil(panels / max(1, SUMS_BYTES // (sums * dtype.itemsize)))
-        tasks = groups * parts * chunks
-        self.operations = 2 * groups * filters * channels * taps * prod(pixels)
-        shares = min(
-            ceil(TASKS / tasks),
-            ceil(self.operations / tasks / SHARE_OPERATIONS),
-            max(1, SHARES_BYTES // (wholes * sums * dtype.itemsize)),
-            blocks,
-        )
-        pieces = ceil(sums / (PIECE * width))
-
-        tables = Tables()
-        y_offsets = offsets(block, (dy.strides[0], *dy.strides[3:]))
-        w_offsets = offsets((chunk, *extents), dw.strides[2:])
-        block_table = tables.add(image.blocks)
-        slots = wholes * shares * sums
-        panel = prod(block) * row
-        slot = spread(panel + image.slab + width, width)
-        self.size = np.array(
-            (
-                *image.fields(block_table),
-                filters,
-                channels,
-                chunk,
-                chunks,
-                taps,
-                cols,
-                panels,
-                parts,
-                shares,
-                blocks,
-                *dy.strides[1:3],
-                *dw.strides[:3],
-                tables.add(image.pixels),
-                tables.add(image.steps),
-                tables.add(y_offsets),
-                tables.add(runs(y_offsets, dy.strides[5])),
-                dy.strides[5],
-                tables.add(w_offsets),
-                tables.add(runs(w_offsets, dw.strides[5])),
-                dw.strides[5],
-                pieces,
-                sums,
-                slots,
-                slot,
-                panel,
-            ),
-            np.int64,
-        )
-        self.table = tables.joined()
-        stages = [(grad_share, tasks * shares), (unpack_grad, wholes)]
-        if shares > 1:
-            stages.insert(1, (add_shares, wholes * pieces))
-        self.stages = np.array(
-            [(kernel.address(dtype), tasks) for kernel, tasks in stages], np.int64
-        )
-        self.work = slots + threads * slot
-        self.unused = np.zeros(1, dtype)
-
-
-_plan = lru_cache(maxsize=256)(_Plan)
-
-
-def plan_for(
-    dy: NDArray[Any], x: NDArray[Any], dw: NDArray[Any], stride: Ints, before: Ints, dilation: Ints
-) -> _Plan:
-    """The plan of this call, made when arrays of these shapes and strides are first seen."""
-    keys = (dy.shape, dy.strides), (x.shape, x.strides), (dw.shape, dw.strides)
-    return _plan(*keys, stride, before, dilation, dw.dtype, driver.threads())
-
-
+@Engine
 def grad_weight(
-    dy: NDArray[Any],
-    x: NDArray[Any],
-    dw: NDArray[Any],
+    dtype: np.dtype[Any],
+    threads: int,
+    dy: Layout,
+    x: Layout,
+    dw: Layout,
     stride: Ints,
     before: Ints,
     dilation: Ints,
-) -> None:
-    """Write the correlation of ``x`` with ``dy`` into ``dw``.
+) -> Plan:
+    """Plan a gradient of the filters."""
+    width = VECTOR_BITS // 8 // dtype.itemsize
+    groups, filters, channels, *extents = dw.shape
+    taps = prod(extents)
+    pixels = (dy.shape[0], *dy.shape[3:])
+    cols = columns(filters, width, MAX_COLS)
+    row = cols * width
+    panels = ceil(filters / row)
+    chunks = ceil(channels / max(1, TASK_ROWS // taps))
+    chunk = ceil(channels / chunks)
+    chunks = ceil(channels / chunk)
+    sums = ceil(chunk * taps / ROWS) * ROWS * row
 
-    Parameters
-    ----------
-    dy : (N, G, K/G, O, P, Q)
-    x : (N, G, C/G, D, H, W)
-    dw : (G, K/G, C/G, T, R, S)
-    stride, before, dilation : (d, h, w)
-        Of the forward correlation.
+    block = block_shape(pixels, BLOCK_PIXELS)
+    image = ImageBlocks(x, dy, tuple(extents), stride, before, dilation, chunk, block, width)
+    blocks = len(image.blocks)
+    wholes = groups * panels * chunks
+    parts = ceil(panels / max(1, SUMS_BYTES // (sums * dtype.itemsize)))
+    tasks = groups * parts * chunks
+    operations = 2 * groups * filters * channels * taps * prod(pixels)
+    shares = min(
+        ceil(TASKS / tasks),
+        ceil(operations / tasks / SHARE_OPERATIONS),
+        max(1, SHARES_BYTES // (wholes * sums * dtype.itemsize)),
+        blocks,
+    )
+    pieces = ceil(sums / (PIECE * width))
 
-    All arrays have one dtype and any strides; none is empty.
-    """
-    dy, x = aligned(dy), aligned(x)
-    plan = plan_for(dy, x, dw, stride, before, dilation)
-    driver.run(plan, dy, x, plan.unused, dw)
+    tables = Tables()
+    y_offsets = offsets(block, (dy.strides[0], *dy.strides[3:]))
+    w_offsets = offsets((chunk, *extents), dw.strides[2:])
+    block_table = tables.add(image.blocks)
+    slots = wholes * shares * sums
+    panel = prod(block) * row
+    slot = spread(panel + image.slab + width, width)
+    size = (
+        *image.fields(block_table),
+        filters,
+        channels,
+        chunk,
+        chunks,
+        taps,
+        cols,
+        panels,
+        parts,
+        shares,
+        blocks,
+        *dy.strides[1:3],
+        *dw.strides[:3],
+        tables.add(image.pixels),
+        tables.add(image.steps),
+        tables.add(y_offsets),
+        tables.add(runs(y_offsets, dy.strides[5])),
+        dy.strides[5],
+        tables.add(w_offsets),
+        tables.add(runs(w_offsets, dw.strides[5])),
+        dw.strides[5],
+        pieces,
+        sums,
+        slots,
+        slot,
+        panel,
+    )
+    stages = [(grad_share, tasks * shares), (unpack_grad, wholes)]
+    if shares > 1:
+        stages.insert(1, (add_shares, wholes * pieces))
+    return Plan(dtype, stages, size, tables, slots + threads * slot, operations)

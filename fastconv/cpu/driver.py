@@ -7,7 +7,8 @@ the task computes: results are bitwise the same for any number of threads.
 """
 
 import functools
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 import numba
 import numpy as np
@@ -19,7 +20,8 @@ from numpy.typing import NDArray
 from ..caching import PerDtype
 from ..config import brief_spinning
 from ..workspace import workspace
-from .kernel import OPTIONS, driver_arguments, kernel_signature
+from .blocks import Ints, Tables
+from .kernel import OPTIONS, Kernel, driver_arguments, kernel_signature
 from .views import origin
 
 Array = NDArray[Any]
@@ -105,26 +107,41 @@ def threads() -> int:
     return int(numba.get_num_threads())
 
 
-class Plan(Protocol):
+class Plan:
     """All that a call needs apart from its arrays.
 
-    Attributes
+    Parameters
     ----------
-    stages : (n, 2) int64
-        Address and number of tasks of each stage.
-    size, table : (n,) int64
-        What the kernels read of the problem.
+    dtype
+        Of the arrays.
+    stages : (kernel, number of tasks) of each
+    size, tables
+        What the kernels read of the problem: numbers, and offset tables.
     work : int
         Numbers of scratch memory, for ``threads()`` slots.
     operations : int
         Floating-point operations of all stages together.
+    biases : int
+        Length of the zeros that stand for a bias where there is none.
     """
 
-    stages: NDArray[np.int64]
-    size: NDArray[np.int64]
-    table: NDArray[np.int64]
-    work: int
-    operations: int
+    def __init__(
+        self,
+        dtype: np.dtype[Any],
+        stages: Sequence[tuple[Kernel, int]],
+        size: Ints,
+        tables: Tables,
+        work: int,
+        operations: int,
+        biases: int = 1,
+    ) -> None:
+        addresses = [(kernel.address(dtype), tasks) for kernel, tasks in stages]
+        self.stages = np.array(addresses, np.int64)
+        self.size = np.array(size, np.int64)
+        self.table = tables.joined()
+        self.work = work
+        self.operations = operations
+        self.no_bias = np.zeros(biases, dtype)
 
 
 def threads_of(plan: Plan) -> int:

@@ -8,22 +8,21 @@ with the roles of filters and pixels exchanged: nothing is transposed, and where
 are neighbours in ``y``, the sums are written there and nowhere else.
 """
 
-from functools import lru_cache
 from math import ceil, prod
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..host import L2_BYTES, VECTOR_BITS
-from . import driver
 from .blocks import Ints, Tables, block_shape, columns, offsets, runs, spread
+from .driver import Plan
+from .engine import Engine
 from .image import BLOCK_FIELDS, BLOCK_TABLE, IMAGE_FIELDS, PIXELS, RESULT, ImageBlocks, see_block
 from .kernel import Kernel
 from .packing import gather_lines, run_of, scatter_lines
 from .simd import element, lanes, pointer
 from .tile import MAX_COLS, ROWS, accumulate
-from .views import aligned, flat, layout
+from .views import Layout, flat
 
 # Filters that pass over a panel at a time. Where sums of more than ``tile.depth_step`` products are
 # added up piece by piece, this many keep them in the first-level cache: with 24, a sum of 1024 took
@@ -127,110 +126,70 @@ def multiply_block(task, slot, size, table, x, weight, bias, y, work):
                 )
 
 
-class _Plan:
-    """All that a correlation needs apart from the arrays themselves."""
-
-    def __init__(
-        self,
-        x_layout: tuple[Ints, Ints],
-        w_layout: tuple[Ints, Ints],
-        y_layout: tuple[Ints, Ints],
-        stride: Ints,
-        before: Ints,
-        dilation: Ints,
-        dtype: np.dtype[Any],
-        threads: int,
-    ) -> None:
-        x, w, y = (layout(*each, dtype.itemsize) for each in (x_layout, w_layout, y_layout))
-        width = VECTOR_BITS // 8 // dtype.itemsize
-        groups, filters, channels, *taps = w.shape
-        depth = channels * prod(taps)
-        pixels = (y.shape[0], *y.shape[3:])
-        cols = columns(prod(pixels), width, MAX_COLS)
-        row = cols * width
-
-        # A block's part of x shares the second-level cache with the panel and the filters; and
-        # there should be a few blocks for every thread.
-        for panels in (16, 8, 4, 2, 1):
-            block = block_shape(pixels, panels * row)
-            if block[3] < pixels[3]:
-                block = (*block[:3], ceil(block[3] / row) * row)
-            image = ImageBlocks(x, y, tuple(taps), stride, before, dilation, channels, block, width)
-            cached = image.slab * dtype.itemsize <= L2_BYTES // 2
-            if cached and groups * len(image.blocks) >= 4 * threads:
-                break
-        blocks = len(image.blocks)
-        shares = min(ceil(filters / CHUNK), ceil(4 * threads / (groups * blocks)))
-
-        tables = Tables()
-        block_table = tables.add(image.blocks)
-        x_step = x.strides[5] * stride[2] if not image.padded else stride[2]
-        y_offsets = offsets(block, (y.strides[0], *y.strides[3:]))
-        panel = depth * row
-        sums = CHUNK * row
-        slot = spread(panel + sums + image.slab + width, width)
-        self.size = np.array(
-            (
-                *image.fields(block_table),
-                filters,
-                channels,
-                depth,
-                cols,
-                shares,
-                blocks,
-                w.strides[0],
-                *y.strides[1:3],
-                tables.add(offsets((filters,), w.strides[1:2])),
-                tables.add(offsets((channels, *taps), w.strides[2:])),
-                tables.add(image.steps),
-                tables.add(image.pixels),
-                tables.add(runs(image.pixels, x_step)),
-                x_step,
-                tables.add(y_offsets),
-                tables.add(runs(y_offsets, y.strides[5])),
-                y.strides[5],
-                slot,
-                panel,
-                panel + sums,
-            ),
-            np.int64,
-        )
-        self.table = tables.joined()
-        tasks = groups * blocks * shares
-        self.stages = np.array([(multiply_block.address(dtype), tasks)], np.int64)
-        self.work = threads * slot
-        self.operations = 2 * groups * filters * depth * prod(pixels)
-        self.no_bias = np.zeros(groups * filters, dtype)
-
-
-_plan = lru_cache(maxsize=256)(_Plan)
-
-
-def plan_for(
-    x: NDArray[Any],
-    weight: NDArray[Any],
-    y: NDArray[Any],
-    stride: Ints,
-    before: Ints,
-    dilation: Ints,
-) -> _Plan:
-    """The plan of this call, made when arrays of these shapes and strides are first seen."""
-    keys = (x.shape, x.strides), (weight.shape, weight.strides), (y.shape, y.strides)
-    return _plan(*keys, stride, before, dilation, y.dtype, driver.threads())
-
-
+@Engine
 def correlate(
-    x: NDArray[Any],
-    weight: NDArray[Any],
-    bias: NDArray[Any] | None,
-    y: NDArray[Any],
+    dtype: np.dtype[Any],
+    threads: int,
+    x: Layout,
+    w: Layout,
+    y: Layout,
     stride: Ints,
     before: Ints,
     dilation: Ints,
-) -> None:
-    """As ``direct.correlate``, with pixels as lanes."""
-    x, weight = aligned(x), aligned(weight)
-    if prod(weight.shape[3:]) * prod(stride) == 1 and before == (0, 0, 0):
+) -> Plan:
+    """Plan a correlation."""
+    if prod(w.shape[3:]) * prod(stride) == 1 and before == (0, 0, 0):
         x, y = flat(x, y)
-    plan = plan_for(x, weight, y, stride, before, dilation)
-    driver.run(plan, x, weight, plan.no_bias if bias is None else bias, y)
+    width = VECTOR_BITS // 8 // dtype.itemsize
+    groups, filters, channels, *taps = w.shape
+    depth = channels * prod(taps)
+    pixels = (y.shape[0], *y.shape[3:])
+    cols = columns(prod(pixels), width, MAX_COLS)
+    row = cols * width
+
+    # A block's part of x shares the second-level cache with the panel and the filters; and
+    # there should be a few blocks for every thread.
+    for panels in (16, 8, 4, 2, 1):
+        block = block_shape(pixels, panels * row)
+        if block[3] < pixels[3]:
+            block = (*block[:3], ceil(block[3] / row) * row)
+        image = ImageBlocks(x, y, tuple(taps), stride, before, dilation, channels, block, width)
+        cached = image.slab * dtype.itemsize <= L2_BYTES // 2
+        if cached and groups * len(image.blocks) >= 4 * threads:
+            break
+    blocks = len(image.blocks)
+    shares = min(ceil(filters / CHUNK), ceil(4 * threads / (groups * blocks)))
+
+    tables = Tables()
+    block_table = tables.add(image.blocks)
+    x_step = x.strides[5] * stride[2] if not image.padded else stride[2]
+    y_offsets = offsets(block, (y.strides[0], *y.strides[3:]))
+    panel = depth * row
+    sums = CHUNK * row
+    slot = spread(panel + sums + image.slab + width, width)
+    size = (
+        *image.fields(block_table),
+        filters,
+        channels,
+        depth,
+        cols,
+        shares,
+        blocks,
+        w.strides[0],
+        *y.strides[1:3],
+        tables.add(offsets((filters,), w.strides[1:2])),
+        tables.add(offsets((channels, *taps), w.strides[2:])),
+        tables.add(image.steps),
+        tables.add(image.pixels),
+        tables.add(runs(image.pixels, x_step)),
+        x_step,
+        tables.add(y_offsets),
+        tables.add(runs(y_offsets, y.strides[5])),
+        y.strides[5],
+        slot,
+        panel,
+        panel + sums,
+    )
+    stages = [(multiply_block, groups * blocks * shares)]
+    operations = 2 * groups * filters * depth * prod(pixels)
+    return Plan(dtype, stages, size, tables, threads * slot, operations, groups * filters)

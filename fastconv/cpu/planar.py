@@ -8,16 +8,15 @@ broadcast. A task copies what a block of pixels sees (``phases.py``), goes throu
 filters of the group, and copies the lines of the result out of the sums.
 """
 
-from functools import lru_cache
 from math import prod
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..host import L2_BYTES, VECTOR_BITS, VECTOR_REGISTERS
-from . import driver
 from .blocks import Ints, Tables, block_shape, offsets, spread
+from .driver import Plan
+from .engine import Engine
 from .kernel import Kernel, inline
 from .packing import copy_line
 from .phases import (
@@ -33,7 +32,7 @@ from .phases import (
     copy_phases,
 )
 from .simd import broadcast, element, fma, lanes, load, pointer, store, tile
-from .views import aligned, layout
+from .views import Layout
 
 # Filters to a tile at most, and vectors of pixels that go with 1, 2, 4 and 6 filters: 8 to 24
 # accumulators hide the latency of the multiply-adds and leave registers for the pixels.
@@ -127,87 +126,48 @@ def planar_block(task, slot, size, table, x, weight, bias, y, work):
         k += last + 1
 
 
-class _Plan:
-    """All that a correlation needs apart from the arrays themselves."""
-
-    def __init__(
-        self,
-        x_layout: tuple[Ints, Ints],
-        w_layout: tuple[Ints, Ints],
-        y_layout: tuple[Ints, Ints],
-        stride: Ints,
-        before: Ints,
-        dilation: Ints,
-        dtype: np.dtype[Any],
-        threads: int,
-    ) -> None:
-        x, w, y = (layout(*each, dtype.itemsize) for each in (x_layout, w_layout, y_layout))
-        width = VECTOR_BITS // 8 // dtype.itemsize
-        groups, filters, channels, *taps = w.shape
-        pixels = (y.shape[0], *y.shape[3:])
-
-        # The copy and the sums share the second-level cache with what they are made of and
-        # become; and there should be a few blocks for every thread.
-        for room in (16384, 8192, 4096, 2048, 1024):
-            block = block_shape((1, *pixels[1:]), room)
-            copy = PhaseCopy(x, y, tuple(taps), stride, before, dilation, block)
-            cached = copy.size * dtype.itemsize <= L2_BYTES // 4
-            if cached and groups * len(copy.blocks) >= 4 * threads:
-                break
-        # The last tile of a plane reads and writes past the pixels.
-        sums = spread(block[2] * copy.line + WIDE * width, width)
-        slot = spread(MOST * sums + copy.size + WIDE * width, width)
-
-        tables = Tables()
-        block_table = tables.add(copy.blocks)
-        self.size = np.array(
-            (
-                *copy.fields(block_table),
-                filters,
-                channels * prod(taps),
-                len(copy.blocks),
-                *w.strides[:2],
-                *y.strides[1:],
-                tables.add(offsets((channels, *taps), w.strides[2:])),
-                tables.add(copy.steps),
-                slot,
-                sums,
-            ),
-            np.int64,
-        )
-        self.table = tables.joined()
-        self.stages = np.array([(planar_block.address(dtype), groups * len(copy.blocks))], np.int64)
-        self.work = threads * slot
-        self.operations = 2 * groups * filters * channels * prod(taps) * prod(pixels)
-        self.no_bias = np.zeros(groups * filters, dtype)
-
-
-_plan = lru_cache(maxsize=256)(_Plan)
-
-
-def plan_for(
-    x: NDArray[Any],
-    weight: NDArray[Any],
-    y: NDArray[Any],
-    stride: Ints,
-    before: Ints,
-    dilation: Ints,
-) -> _Plan:
-    """The plan of this call, made when arrays of these shapes and strides are first seen."""
-    keys = (x.shape, x.strides), (weight.shape, weight.strides), (y.shape, y.strides)
-    return _plan(*keys, stride, before, dilation, y.dtype, driver.threads())
-
-
+@Engine
 def correlate(
-    x: NDArray[Any],
-    weight: NDArray[Any],
-    bias: NDArray[Any] | None,
-    y: NDArray[Any],
+    dtype: np.dtype[Any],
+    threads: int,
+    x: Layout,
+    w: Layout,
+    y: Layout,
     stride: Ints,
     before: Ints,
     dilation: Ints,
-) -> None:
-    """As ``direct.correlate``, for few filters to a group."""
-    x, weight = aligned(x), aligned(weight)
-    plan = plan_for(x, weight, y, stride, before, dilation)
-    driver.run(plan, x, weight, plan.no_bias if bias is None else bias, y)
+) -> Plan:
+    """Plan a correlation."""
+    width = VECTOR_BITS // 8 // dtype.itemsize
+    groups, filters, channels, *taps = w.shape
+    pixels = (y.shape[0], *y.shape[3:])
+
+    # The copy and the sums share the second-level cache with what they are made of and
+    # become; and there should be a few blocks for every thread.
+    for room in (16384, 8192, 4096, 2048, 1024):
+        block = block_shape((1, *pixels[1:]), room)
+        copy = PhaseCopy(x, y, tuple(taps), stride, before, dilation, block)
+        cached = copy.size * dtype.itemsize <= L2_BYTES // 4
+        if cached and groups * len(copy.blocks) >= 4 * threads:
+            break
+    # The last tile of a plane reads and writes past the pixels.
+    sums = spread(block[2] * copy.line + WIDE * width, width)
+    slot = spread(MOST * sums + copy.size + WIDE * width, width)
+
+    tables = Tables()
+    block_table = tables.add(copy.blocks)
+    size = (
+        *copy.fields(block_table),
+        filters,
+        channels * prod(taps),
+        len(copy.blocks),
+        *w.strides[:2],
+        *y.strides[1:],
+        tables.add(offsets((channels, *taps), w.strides[2:])),
+        tables.add(copy.steps),
+        slot,
+        sums,
+    )
+    stages = [(planar_block, groups * len(copy.blocks))]
+    operations = 2 * groups * filters * channels * prod(taps) * prod(pixels)
+    return Plan(dtype, stages, size, tables, threads * slot, operations, groups * filters)

@@ -7,16 +7,15 @@ tap's sum are added up at the end of a block. The blocks are divided into *share
 depends on the problem alone and which are added in order.
 """
 
-from functools import lru_cache
 from math import ceil, prod
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..host import L2_BYTES, VECTOR_BITS
-from . import driver
 from .blocks import Ints, Tables, block_shape, offsets, spread
+from .driver import Plan
+from .engine import Engine
 from .kernel import Kernel, inline
 from .packing import pack_line
 from .phases import (
@@ -43,7 +42,7 @@ from .simd import (
     tile,
     zero,
 )
-from .views import aligned, layout
+from .views import Layout
 
 # Taps that one pass over a block serves: those of a 3x3 filter, and more than the 8 sums that hide
 # the latency of the multiply-adds.
@@ -155,89 +154,53 @@ def planar_total(task, slot, size, table, dy, x, unused, dw, work):
             put(result, element(table, size[W_OFFSETS] + s), total)
 
 
-class _Plan:
-    """All that a gradient of the filters needs apart from the arrays themselves."""
-
-    def __init__(
-        self,
-        dy_layout: tuple[Ints, Ints],
-        x_layout: tuple[Ints, Ints],
-        dw_layout: tuple[Ints, Ints],
-        stride: Ints,
-        before: Ints,
-        dilation: Ints,
-        dtype: np.dtype[Any],
-        threads: int,
-    ) -> None:
-        dy, x, dw = (layout(*each, dtype.itemsize) for each in (dy_layout, x_layout, dw_layout))
-        width = VECTOR_BITS // 8 // dtype.itemsize
-        groups, filters, channels, *taps = dw.shape
-        depth = channels * prod(taps)
-        pixels = (dy.shape[0], *dy.shape[3:])
-
-        for room in (16384, 8192, 4096, 2048, 1024):
-            block = block_shape((1, *pixels[1:]), room)
-            copy = PhaseCopy(x, dy, tuple(taps), stride, before, dilation, block)
-            if copy.size * dtype.itemsize <= L2_BYTES // 4:
-                break
-        blocks = len(copy.blocks)
-        shares = min(ceil(TASKS / groups), blocks)
-        slots = spread(groups * shares * filters * depth, width)
-        lines = spread(block[1] * block[2] * ceil(block[3] / width) * width, width)
-        slot = spread(lines + copy.size + width, width)
-
-        tables = Tables()
-        block_table = tables.add(copy.blocks)
-        self.size = np.array(
-            (
-                *copy.fields(block_table),
-                filters,
-                depth,
-                blocks,
-                shares,
-                *dy.strides[1:],
-                *dw.strides[:2],
-                tables.add(offsets((channels, *taps), dw.strides[2:])),
-                tables.add(copy.steps),
-                slots,
-                slot,
-                lines,
-            ),
-            np.int64,
-        )
-        self.table = tables.joined()
-        self.stages = np.array(
-            [
-                (planar_share.address(dtype), groups * shares),
-                (planar_total.address(dtype), groups),
-            ],
-            np.int64,
-        )
-        self.work = slots + threads * slot
-        self.operations = 2 * groups * filters * depth * prod(pixels)
-        self.unused = np.zeros(1, dtype)
-
-
-_plan = lru_cache(maxsize=256)(_Plan)
-
-
-def plan_for(
-    dy: NDArray[Any], x: NDArray[Any], dw: NDArray[Any], stride: Ints, before: Ints, dilation: Ints
-) -> _Plan:
-    """The plan of this call, made when arrays of these shapes and strides are first seen."""
-    keys = (dy.shape, dy.strides), (x.shape, x.strides), (dw.shape, dw.strides)
-    return _plan(*keys, stride, before, dilation, dw.dtype, driver.threads())
-
-
+@Engine
 def grad_weight(
-    dy: NDArray[Any],
-    x: NDArray[Any],
-    dw: NDArray[Any],
+    dtype: np.dtype[Any],
+    threads: int,
+    dy: Layout,
+    x: Layout,
+    dw: Layout,
     stride: Ints,
     before: Ints,
     dilation: Ints,
-) -> None:
-    """As ``direct_weight.grad_weight``, for few filters to a group."""
-    dy, x = aligned(dy), aligned(x)
-    plan = plan_for(dy, x, dw, stride, before, dilation)
-    driver.run(plan, dy, x, plan.unused, dw)
+) -> Plan:
+    """Plan a gradient of the filters."""
+    width = VECTOR_BITS // 8 // dtype.itemsize
+    groups, filters, channels, *taps = dw.shape
+    depth = channels * prod(taps)
+    pixels = (dy.shape[0], *dy.shape[3:])
+
+    for room in (16384, 8192, 4096, 2048, 1024):
+        block = block_shape((1, *pixels[1:]), room)
+        copy = PhaseCopy(x, dy, tuple(taps), stride, before, dilation, block)
+        if copy.size * dtype.itemsize <= L2_BYTES // 4:
+            break
+    blocks = len(copy.blocks)
+    shares = min(ceil(TASKS / groups), blocks)
+    slots = spread(groups * shares * filters * depth, width)
+    lines = spread(block[1] * block[2] * ceil(block[3] / width) * width, width)
+    slot = spread(lines + copy.size + width, width)
+
+    tables = Tables()
+    block_table = tables.add(copy.blocks)
+    size = (
+        *copy.fields(block_table),
+        filters,
+        depth,
+        blocks,
+        shares,
+        *dy.strides[1:],
+        *dw.strides[:2],
+        tables.add(offsets((channels, *taps), dw.strides[2:])),
+        tables.add(copy.steps),
+        slots,
+        slot,
+        lines,
+    )
+    stages = [
+        (planar_share, groups * shares),
+        (planar_total, groups),
+    ]
+    operations = 2 * groups * filters * depth * prod(pixels)
+    return Plan(dtype, stages, size, tables, slots + threads * slot, operations)

@@ -1,5 +1,6 @@
 """The form in which arrays reach the kernels, all of them views: nothing is copied."""
 
+from math import prod
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
@@ -24,13 +25,18 @@ def aligned(x: NDArray[Any]) -> NDArray[Any]:
     return x if x.flags.aligned else x.copy()
 
 
-def flat(*arrays: NDArray[Any]) -> tuple[NDArray[Any], ...]:
-    """Views of the arrays with all pixels on one line, if each holds them all in one line."""
-    for x in arrays:
-        line = x.strides[5]
-        if x.strides[3:5] != (x.shape[4] * x.shape[5] * line, x.shape[5] * line):
-            return arrays
-    return tuple([x.reshape(*x.shape[:3], 1, 1, -1) for x in arrays])
+def flat(*layouts: Layout) -> tuple[Layout, ...]:
+    """The layouts with all pixels on one line, if each array holds them all in one line."""
+    for shape, strides in layouts:
+        line = strides[5]
+        if strides[3:5] != (shape[4] * shape[5] * line, shape[5] * line):
+            return layouts
+    return tuple(
+        [
+            Layout((*shape[:3], 1, 1, prod(shape[3:])), (*strides[:3], 0, 0, strides[5]))
+            for shape, strides in layouts
+        ]
+    )
 
 
 def origin(x: NDArray[Any]) -> NDArray[Any]:

@@ -9,22 +9,21 @@ which is the micro-kernel once more: rows are tiles, steps channels, lanes filte
 rows and images make up a block, so that small images leave no row of the product empty.
 """
 
-from functools import lru_cache
 from math import ceil
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..host import L2_BYTES, VECTOR_BITS
-from . import driver
 from .blocks import Ints, Table, Tables, columns, offsets, spread
+from .driver import Plan
+from .engine import Engine
 from .kernel import Kernel, device
 from .packing import pack_lane_box, pack_lanes, unpack_lanes
 from .simd import lanes, load_first, pointer, zero
 from .tile import MAX_COLS, ROWS, accumulate
 from .transforms import OUTPUTS, POINTS, TAPS, four_outputs, image, three_taps, transform
-from .views import Layout, aligned, layout
+from .views import Layout
 
 # Fields of a line of tiles in the table: offsets in x and y, first row and column of the image it
 # sees, tiles in it, pixels of the result it gives down and across.
@@ -252,134 +251,81 @@ def tile_lines(pixels: Ints, x: Layout, y: Layout, before: Ints, most: int) -> T
     return rows
 
 
-class _Plan:
-    """All that a call needs apart from the arrays themselves."""
-
-    def __init__(
-        self,
-        x_layout: tuple[Ints, Ints],
-        w_layout: tuple[Ints, Ints],
-        y_layout: tuple[Ints, Ints],
-        before: Ints,
-        dtype: np.dtype[Any],
-        threads: int,
-    ) -> None:
-        x, w, y = (layout(*each, dtype.itemsize) for each in (x_layout, w_layout, y_layout))
-        width = VECTOR_BITS // 8 // dtype.itemsize
-        groups, filters, channels = w.shape[:3]
-        pixels = (y.shape[0], *y.shape[3:])
-        depth = ceil(channels / width) * width
-        cols = columns(filters, width, MAX_COLS)
-        row = cols * width
-        panels = ceil(filters / row)
-        points = POINTS * POINTS
-
-        # The transformed tiles of a block and their products fill the second-level cache. But
-        # where the filters do not fit there as well, every block reads them from further away:
-        # 66 tiles make it 32 operations to a byte, and 16 would have taken 1.5 times as long.
-        filters_bytes = groups * panels * points * depth * row * dtype.itemsize
-        room = L2_BYTES // (points * (depth + row) * dtype.itemsize)
-        most = max(room // ROWS, 4 if filters_bytes <= L2_BYTES else 11) * ROWS
-        lines = tile_lines(pixels, x, y, before, most)
-        per_line = int(lines[:, TILES].max())
-        block_lines = max(1, most // per_line)
-        tasks = 2 * threads
-        if groups * panels * ceil(len(lines) / block_lines) < tasks:
-            block_lines = min(block_lines, ceil(len(lines) * groups * panels / tasks))
-        blocks = ceil(len(lines) / block_lines)
-        shares = min(panels, ceil(tasks / (groups * blocks)))
-        tiles = ceil(block_lines * per_line / ROWS) * ROWS
-
-        tables = Tables()
-        line_table = tables.add(lines)
-        slots = groups * panels * points * depth * row
-        seen = points * tiles * depth
-        sums = points * tiles * row
-        line_buffer = POINTS * (per_line * OUTPUTS + TAPS - 1) * width
-        slot = spread(seen + sums + line_buffer, width)
-        self.size = np.array(
-            (
-                filters,
-                channels,
-                depth,
-                cols,
-                panels,
-                shares,
-                blocks,
-                block_lines,
-                len(lines),
-                *x.shape[4:],
-                *x.strides[1:3],
-                *x.strides[4:],
-                *w.strides[:3],
-                *w.strides[4:],
-                *y.strides[1:3],
-                *y.strides[4:],
-                line_table,
-                tables.add(offsets((tiles,), (width,))),
-                tables.add(offsets((depth // width, width), (tiles * width, 1))),
-                tiles,
-                slots,
-                slot,
-                seen,
-                seen + sums,
-            ),
-            np.int64,
-        )
-        self.table = tables.joined()
-        chunks = ceil(channels / FILTER_CHUNK)
-        self.stages = np.array(
-            [
-                (transform_filters.address(dtype), groups * panels * chunks),
-                (winograd_block.address(dtype), groups * blocks * shares),
-            ],
-            np.int64,
-        )
-        self.work = slots + threads * slot
-        tiles_in_all = int(lines[:, TILES].sum())
-        self.operations = 2 * groups * points * tiles_in_all * channels * filters
-        self.no_bias = np.zeros(groups * filters, dtype)
-
-
-_plan = lru_cache(maxsize=256)(_Plan)
-
-
-def plan_for(
-    x: NDArray[Any],
-    weight: NDArray[Any],
-    y: NDArray[Any],
-    stride: Ints,
-    before: Ints,
-    dilation: Ints,
-) -> _Plan:
-    """The plan of this call, made when arrays of these shapes and strides are first seen."""
-    keys = (x.shape, x.strides), (weight.shape, weight.strides), (y.shape, y.strides)
-    return _plan(*keys, before, y.dtype, driver.threads())
-
-
+@Engine
 def correlate(
-    x: NDArray[Any],
-    weight: NDArray[Any],
-    bias: NDArray[Any] | None,
-    y: NDArray[Any],
+    dtype: np.dtype[Any],
+    threads: int,
+    x: Layout,
+    w: Layout,
+    y: Layout,
     stride: Ints,
     before: Ints,
     dilation: Ints,
-) -> None:
-    """Write the correlation of ``x`` with 1x3x3 filters, plus ``bias``, into ``y``.
+) -> Plan:
+    """Plan a correlation with 1x3x3 filters, of stride and dilation 1."""
+    width = VECTOR_BITS // 8 // dtype.itemsize
+    groups, filters, channels = w.shape[:3]
+    pixels = (y.shape[0], *y.shape[3:])
+    depth = ceil(channels / width) * width
+    cols = columns(filters, width, MAX_COLS)
+    row = cols * width
+    panels = ceil(filters / row)
+    points = POINTS * POINTS
 
-    Parameters
-    ----------
-    x : (N, G, C/G, D, H, W)
-    weight : (G, K/G, C/G, 1, 3, 3)
-    bias : (K,) contiguous, or None for zeros
-    y : (N, G, K/G, D, P, Q)
-    stride, before, dilation : (d, h, w)
-        Stride and dilation are 1; ``before`` is the zero padding ahead of each axis, none ahead
-        of the first.
+    # The transformed tiles of a block and their products fill the second-level cache. But
+    # where the filters do not fit there as well, every block reads them from further away:
+    # 66 tiles make it 32 operations to a byte, and 16 would have taken 1.5 times as long.
+    filters_bytes = groups * panels * points * depth * row * dtype.itemsize
+    room = L2_BYTES // (points * (depth + row) * dtype.itemsize)
+    most = max(room // ROWS, 4 if filters_bytes <= L2_BYTES else 11) * ROWS
+    lines = tile_lines(pixels, x, y, before, most)
+    per_line = int(lines[:, TILES].max())
+    block_lines = max(1, most // per_line)
+    tasks = 2 * threads
+    if groups * panels * ceil(len(lines) / block_lines) < tasks:
+        block_lines = min(block_lines, ceil(len(lines) * groups * panels / tasks))
+    blocks = ceil(len(lines) / block_lines)
+    shares = min(panels, ceil(tasks / (groups * blocks)))
+    tiles = ceil(block_lines * per_line / ROWS) * ROWS
 
-    All arrays have one dtype and any strides; none is empty.
-    """
-    x, weight = aligned(x), aligned(weight)
-    plan = plan_for(x, weight, y, stride, before, dilation)
-    driver.run(plan, x, weight, plan.no_bias if bias is None else bias, y)
+    tables = Tables()
+    line_table = tables.add(lines)
+    slots = groups * panels * points * depth * row
+    seen = points * tiles * depth
+    sums = points * tiles * row
+    line_buffer = POINTS * (per_line * OUTPUTS + TAPS - 1) * width
+    slot = spread(seen + sums + line_buffer, width)
+    size = (
+        filters,
+        channels,
+        depth,
+        cols,
+        panels,
+        shares,
+        blocks,
+        block_lines,
+        len(lines),
+        *x.shape[4:],
+        *x.strides[1:3],
+        *x.strides[4:],
+        *w.strides[:3],
+        *w.strides[4:],
+        *y.strides[1:3],
+        *y.strides[4:],
+        line_table,
+        tables.add(offsets((tiles,), (width,))),
+        tables.add(offsets((depth // width, width), (tiles * width, 1))),
+        tiles,
+        slots,
+        slot,
+        seen,
+        seen + sums,
+    )
+    chunks = ceil(channels / FILTER_CHUNK)
+    stages = [
+        (transform_filters, groups * panels * chunks),
+        (winograd_block, groups * blocks * shares),
+    ]
+    tiles_in_all = int(lines[:, TILES].sum())
+    operations = 2 * groups * points * tiles_in_all * channels * filters
+    return Plan(dtype, stages, size, tables, slots + threads * slot, operations, groups * filters)

@@ -10,22 +10,21 @@ micro-kernel with channels as rows, tiles as steps and filters as lanes. The sum
 *shares*, whose number depends on the problem alone and which are added in order.
 """
 
-from functools import lru_cache
 from math import ceil
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..host import L2_BYTES, VECTOR_BITS
-from . import driver
 from .blocks import Ints, Tables, columns, offsets, spread
+from .driver import Plan
+from .engine import Engine
 from .kernel import Kernel
 from .packing import pack_lane_box, unpack_lanes
 from .simd import lanes, load, pointer, store, zero
 from .tile import MAX_COLS, ROWS, accumulate
 from .transforms import OUTPUTS, POINTS, TAPS, four_taps, three_outputs, transform
-from .views import aligned, layout
+from .views import Layout
 from .winograd import (
     ACROSS,
     DOWN,
@@ -227,126 +226,80 @@ def winograd_total(task, slot, size, table, dy, x, unused, dw, work):
                     unpack_lanes(line, width, TAPS, to, step, distance, used)
 
 
-class _Plan:
-    """All that a gradient of the filters needs apart from the arrays themselves."""
-
-    def __init__(
-        self,
-        dy_layout: tuple[Ints, Ints],
-        x_layout: tuple[Ints, Ints],
-        dw_layout: tuple[Ints, Ints],
-        before: Ints,
-        dtype: np.dtype[Any],
-        threads: int,
-    ) -> None:
-        dy, x, dw = (layout(*each, dtype.itemsize) for each in (dy_layout, x_layout, dw_layout))
-        width = VECTOR_BITS // 8 // dtype.itemsize
-        groups, filters, channels = dw.shape[:3]
-        pixels = (dy.shape[0], *dy.shape[3:])
-        depth = ceil(channels / width) * width
-        cols = columns(filters, width, MAX_COLS)
-        row = cols * width
-        panels = ceil(filters / row)
-        points = POINTS * POINTS
-        sums = points * ceil(channels / ROWS) * ROWS * row
-
-        # The transformed tiles of a block fill the second-level cache; but where the sums do not
-        # fit there, more tiles must make it worth reading and writing them.
-        room = L2_BYTES // (points * (depth + row) * dtype.itemsize)
-        most = max(room, 24 if sums * dtype.itemsize <= L2_BYTES else 96)
-        lines = tile_lines(pixels, x, dy, before, most)
-        per_line = int(lines[:, TILES].max())
-        block_lines = max(1, most // per_line)
-        tiles = block_lines * per_line
-        parts = ceil(panels / max(1, SUMS_BYTES // (sums * dtype.itemsize)))
-        shares = min(
-            ceil(TASKS / (groups * parts)),
-            max(1, SHARES_BYTES // (groups * panels * sums * dtype.itemsize)),
-            ceil(len(lines) / block_lines),
-        )
-
-        tables = Tables()
-        line_table = tables.add(lines)
-        slots = groups * panels * shares * sums
-        seen = points * tiles * depth
-        taps = points * tiles * row
-        line_buffer = POINTS * (per_line * OUTPUTS + TAPS - 1) * width
-        slot = spread(seen + taps + line_buffer + points * width, width)
-        self.size = np.array(
-            (
-                filters,
-                channels,
-                depth,
-                cols,
-                panels,
-                parts,
-                shares,
-                len(lines),
-                block_lines,
-                tiles,
-                *x.shape[4:],
-                *x.strides[1:3],
-                *x.strides[4:],
-                *dy.strides[1:3],
-                *dy.strides[4:],
-                *dw.strides[:3],
-                *dw.strides[4:],
-                line_table,
-                tables.add(offsets((tiles,), (width,))),
-                tables.add(offsets((depth // width, width), (tiles * width, 1))),
-                sums,
-                slots,
-                slot,
-                seen,
-                seen + taps,
-            ),
-            np.int64,
-        )
-        self.table = tables.joined()
-        self.stages = np.array(
-            [
-                (winograd_share.address(dtype), groups * parts * shares),
-                (winograd_total.address(dtype), groups * panels * ceil(channels / CHUNK)),
-            ],
-            np.int64,
-        )
-        self.work = slots + threads * slot
-        self.operations = 2 * groups * points * int(lines[:, TILES].sum()) * channels * filters
-        self.unused = np.zeros(1, dtype)
-
-
-_plan = lru_cache(maxsize=256)(_Plan)
-
-
-def plan_for(
-    dy: NDArray[Any], x: NDArray[Any], dw: NDArray[Any], stride: Ints, before: Ints, dilation: Ints
-) -> _Plan:
-    """The plan of this call, made when arrays of these shapes and strides are first seen."""
-    keys = (dy.shape, dy.strides), (x.shape, x.strides), (dw.shape, dw.strides)
-    return _plan(*keys, before, dw.dtype, driver.threads())
-
-
+@Engine
 def grad_weight(
-    dy: NDArray[Any],
-    x: NDArray[Any],
-    dw: NDArray[Any],
+    dtype: np.dtype[Any],
+    threads: int,
+    dy: Layout,
+    x: Layout,
+    dw: Layout,
     stride: Ints,
     before: Ints,
     dilation: Ints,
-) -> None:
-    """Write the correlation of ``x`` with ``dy`` into ``dw``.
+) -> Plan:
+    """Plan a gradient of 1x3x3 filters, of stride and dilation 1."""
+    width = VECTOR_BITS // 8 // dtype.itemsize
+    groups, filters, channels = dw.shape[:3]
+    pixels = (dy.shape[0], *dy.shape[3:])
+    depth = ceil(channels / width) * width
+    cols = columns(filters, width, MAX_COLS)
+    row = cols * width
+    panels = ceil(filters / row)
+    points = POINTS * POINTS
+    sums = points * ceil(channels / ROWS) * ROWS * row
 
-    Parameters
-    ----------
-    dy : (N, G, K/G, D, P, Q)
-    x : (N, G, C/G, D, H, W)
-    dw : (G, K/G, C/G, 1, 3, 3)
-    stride, before, dilation : (d, h, w)
-        Stride and dilation are 1; ``before`` is the zero padding ahead of each axis, none ahead
-        of the first.
+    # The transformed tiles of a block fill the second-level cache; but where the sums do not
+    # fit there, more tiles must make it worth reading and writing them.
+    room = L2_BYTES // (points * (depth + row) * dtype.itemsize)
+    most = max(room, 24 if sums * dtype.itemsize <= L2_BYTES else 96)
+    lines = tile_lines(pixels, x, dy, before, most)
+    per_line = int(lines[:, TILES].max())
+    block_lines = max(1, most // per_line)
+    tiles = block_lines * per_line
+    parts = ceil(panels / max(1, SUMS_BYTES // (sums * dtype.itemsize)))
+    shares = min(
+        ceil(TASKS / (groups * parts)),
+        max(1, SHARES_BYTES // (groups * panels * sums * dtype.itemsize)),
+        ceil(len(lines) / block_lines),
+    )
 
-    All arrays have one dtype and any strides; none is empty.
-    """
-    dy, x = aligned(dy), aligned(x)
-    plan = plan_for(dy, x, dw, stride, before, dilation)
-    driver.run(plan, dy, x, plan.unused, dw)
+    tables = Tables()
+    line_table = tables.add(lines)
+    slots = groups * panels * shares * sums
+    seen = points * tiles * depth
+    taps = points * tiles * row
+    line_buffer = POINTS * (per_line * OUTPUTS + TAPS - 1) * width
+    slot = spread(seen + taps + line_buffer + points * width, width)
+    size = (
+        filters,
+        channels,
+        depth,
+        cols,
+        panels,
+        parts,
+        shares,
+        len(lines),
+        block_lines,
+        tiles,
+        *x.shape[4:],
+        *x.strides[1:3],
+        *x.strides[4:],
+        *dy.strides[1:3],
+        *dy.strides[4:],
+        *dw.strides[:3],
+        *dw.strides[4:],
+        line_table,
+        tables.add(offsets((tiles,), (width,))),
+        tables.add(offsets((depth // width, width), (tiles * width, 1))),
+        sums,
+        slots,
+        slot,
+        seen,
+        seen + taps,
+    )
+    stages = [
+        (winograd_share, groups * parts * shares),
+        (winograd_total, groups * panels * ceil(channels / CHUNK)),
+    ]
+    operations = 2 * groups * points * int(lines[:, TILES].sum()) * channels * filters
+    return Plan(dtype, stages, size, tables, slots + threads * slot, operations)

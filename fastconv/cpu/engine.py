@@ -1,0 +1,61 @@
+"""Engines: each computes one map in one way.
+
+An engine is written as a function that makes a plan for arrays of given layouts; ``Engine`` keeps
+the plans it made and runs them. The arrays have groups as an axis of their own and three spatial
+axes, one dtype and any strides; none is empty. They are, in the order of the parameters,
+
+    correlate     x (N, G, C/G, D, H, W), w (G, K/G, C/G, T, R, S)   to  y (N, G, K/G, O, P, Q)
+    grad_weight   dy (N, G, K/G, O, P, Q), x (N, G, C/G, D, H, W)    to  dw (G, K/G, C/G, T, R, S)
+
+with ``stride``, ``before`` and ``dilation`` of the forward correlation, each (d, h, w). ``before``
+is the zero padding ahead of each axis, negative to crop; windows that reach past ``x`` at the other
+end see zeros there. How many windows there are is said by the extents of ``y``.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import driver
+from .blocks import Ints
+from .driver import Plan
+from .views import aligned, layout
+
+Array = NDArray[Any]
+KeptLayout = tuple[Ints, Ints]
+
+
+class Engine:
+    """An engine, given how it makes a plan for ``(dtype, threads, *layouts, *options)``."""
+
+    def __init__(self, make_plan: Callable[..., Plan]) -> None:
+        @lru_cache(maxsize=256)
+        def plan(
+            dtype: np.dtype[Any],
+            threads: int,
+            a: KeptLayout,
+            b: KeptLayout,
+            out: KeptLayout,
+            *options: Ints,
+        ) -> Plan:
+            layouts = [layout(*each, dtype.itemsize) for each in (a, b, out)]
+            return make_plan(dtype, threads, *layouts, *options)
+
+        self._plan = plan
+
+    def plan(self, a: Array, b: Array, out: Array, *options: Ints) -> Plan:
+        """The plan for these arrays, made when such shapes and strides are first seen."""
+        layouts = (a.shape, a.strides), (b.shape, b.strides), (out.shape, out.strides)
+        return self._plan(out.dtype, driver.threads(), *layouts, *options)
+
+    def __call__(self, a: Array, b: Array, bias: Array | None, out: Array, *options: Ints) -> None:
+        """Write what the engine computes of ``a`` and ``b`` into ``out``.
+
+        ``bias``, (K,) contiguous or None for zeros, is added where the engine correlates.
+        """
+        a, b = aligned(a), aligned(b)
+        plan = self.plan(a, b, out, *options)
+        driver.run(plan, a, b, plan.no_bias if bias is None else bias, out)
