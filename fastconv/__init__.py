@@ -32,6 +32,7 @@ from .layers import (
     ConvTranspose2d,
     ConvTranspose3d,
 )
+from .memory import free_workspace
 from .transposed import (
     conv_transpose1d,
     conv_transpose1d_backward,
@@ -46,7 +47,6 @@ from .transposed import (
     conv_transpose3d_grad_input,
     conv_transpose3d_grad_weight,
 )
-from .workspace import free_workspace
 
 __version__ = "0.1.0"
 

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .geometry import Ints
+from .memory import empty
 
 Array = NDArray[Any]
 
@@ -24,7 +25,7 @@ def result_like(
         itself.
     """
     if out is None:
-        return np.empty(shape, x.dtype)
+        return empty(shape, x.dtype)
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out must be a NumPy array, got {type(out).__qualname__}")
     if out.dtype != x.dtype:

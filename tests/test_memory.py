@@ -66,3 +66,34 @@ def test_workspace_is_given_back():
         assert tracemalloc.get_traced_memory()[0] - before < MIB
     finally:
         tracemalloc.stop()
+
+
+def test_memory_of_large_results_is_used_again():
+    x, w = np.ones((1, 1, 32, 64), np.float32), np.ones((4097, 1, 1, 1), np.float32)
+    fastconv.free_workspace()
+    y = fastconv.conv2d(x, w)
+    assert y.nbytes > 32 * MIB
+    address, part = y.ctypes.data, y[:, 5]
+    del y
+    other = fastconv.conv2d(2 * x, w)  # a part of the first is still in use
+    assert other.ctypes.data != address
+    assert (part == 1).all()
+    del part
+    again = fastconv.conv2d(3 * x, w)
+    assert again.ctypes.data == address
+    assert (again == 3).all()
+    assert (other == 2).all()
+
+
+def test_memory_of_large_results_is_bounded():
+    x = np.ones((1, 1, 32, 64), np.float32)
+    fastconv.free_workspace()
+    tracemalloc.start()
+    try:
+        for filters in range(5000, 5020):  # 40 MB each, no two alike
+            fastconv.conv2d(x, np.ones((filters, 1, 1, 1), np.float32))
+        assert 0 < tracemalloc.get_traced_memory()[0] <= (256 + 64) * MIB
+        fastconv.free_workspace()
+        assert tracemalloc.get_traced_memory()[0] < 8 * MIB  # the plans of 20 geometries
+    finally:
+        tracemalloc.stop()

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..caching import PerDtype
 from ..config import brief_spinning
-from ..workspace import workspace
+from ..memory import workspace
 from .blocks import Ints, Tables
 from .kernel import OPTIONS, Kernel, driver_arguments, kernel_signature
 from .views import origin
