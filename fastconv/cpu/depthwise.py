@@ -33,7 +33,7 @@ from .simd import element, fma, lanes, load, pointer, store, tile
 from .views import Layout
 
 # Pixels that are summed at a time: 8 sums hide the latency of the multiply-adds.
-PIXELS = 8
+MOST, FEW = 16, 8
 
 # Fields of `size` after those of the copy.
 (
@@ -84,19 +84,19 @@ def pack_filters(task, slot, size, table, x, weight, bias, y, work):
 
 
 @inline
-def _correlate_pixels(x, step, table, steps, depth, panel, out):
-    # PIXELS pixels, `step` vectors apart in the copy.
+def _correlate_pixels(x, step, table, steps, depth, panel, out, pixels):
+    # A literal number of pixels, `step` vectors apart in the copy.
     width = lanes(out)
-    acc = tile(out, 1, PIXELS)
+    acc = tile(out, 1, MOST)
     begin = load(panel, 0)
-    for j in range(PIXELS):
+    for j in range(pixels):
         acc[0, j] = begin
     for s in range(depth):
-        at = element(table, steps + s)
+        seen = pointer(x, element(table, steps + s) * width)
         tap = load(panel, (s + 1) * width)
-        for j in range(PIXELS):
-            acc[0, j] = fma(tap, load(x, (at + j * step) * width), acc[0, j])
-    for j in range(PIXELS):
+        for j in range(pixels):
+            acc[0, j] = fma(tap, load(seen, j * step * width), acc[0, j])
+    for j in range(pixels):
         store(out, j * width, acc[0, j])
 
 
@@ -112,17 +112,25 @@ def depthwise_block(task, slot, size, table, x, weight, bias, y, work):
     copy = pointer(work, size[SLOTS] + slot * size[SLOT])
     sums = pointer(copy, size[SUMS])
     copy_groups(x, size, table, block, first, used, copy)
-    lines, line = table[block + LINES], size[LINE]
+    lines, line, step = table[block + LINES], size[LINE], size[STRIDE_W]
     for k in range(filters):
         panel = pointer(work, (vector * filters + k) * (depth + 1) * width)
         for p in range(lines):
             seen = pointer(copy, p * size[STRIDE_H] * size[BOX_WIDTH] * width)
             out = pointer(sums, p * line * width)
             # The last pixels of a line spill into the next, which is written after them.
-            for q in range(0, line, PIXELS):
-                at = pointer(seen, q * size[STRIDE_W] * width)
-                place = pointer(out, q * width)
-                _correlate_pixels(at, size[STRIDE_W], table, size[X_STEPS], depth, panel, place)
+            q = 0
+            while q < line:
+                at, place = pointer(seen, q * step * width), pointer(out, q * width)
+                if step == 1 and line - q > FEW:  # as a literal, the step goes into addresses
+                    _correlate_pixels(at, 1, table, size[X_STEPS], depth, panel, place, MOST)
+                    q += MOST
+                elif line - q > FEW:
+                    _correlate_pixels(at, step, table, size[X_STEPS], depth, panel, place, MOST)
+                    q += MOST
+                else:
+                    _correlate_pixels(at, step, table, size[X_STEPS], depth, panel, place, FEW)
+                    q += FEW
         result = pointer(y, first * size[Y_GROUP] + k * size[Y_FILTER] + table[block + RESULT])
         if size[Y_ROW] == line * size[Y_COL]:
             unpack_lanes(sums, width, lines * line, result, size[Y_COL], size[Y_GROUP], used)
@@ -167,15 +175,14 @@ def correlate(
     )
     blocks = len(copy.blocks)
     # The last pixels of a block read and write past it.
-    seen = (copy.vectors + PIXELS * stride[2]) * width
-    slot = spread(seen + (copy.lines * copy.line + PIXELS) * width, width)
+    seen = (copy.vectors + MOST * stride[2]) * width
+    slot = spread(seen + (copy.lines * copy.line + MOST) * width, width)
     slots = vectors * filters * (depth + 1) * width
 
     tables = Tables()
-    block_table = tables.add(copy.blocks)
     w_offsets = offsets((channels, *taps), w.strides[2:])
     size = (
-        *copy.fields(block_table),
+        *copy.fields(tables),
         filters,
         depth,
         blocks,

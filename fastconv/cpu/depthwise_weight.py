@@ -26,14 +26,15 @@ from .groups import (
     GroupCopy,
     copy_groups,
 )
-from .kernel import Kernel
+from .kernel import Kernel, inline
 from .packing import clear_lanes, pack_lanes, unpack_panel
 from .simd import element, fma, lanes, load, pointer, store, tile, zero
 from .views import Layout
 
-# Taps that one pass over a block serves: those of a 3x3 filter, and more than the 8 sums that hide
-# the latency of the multiply-adds.
-TAPS = 9
+# Taps that one pass over a block serves, and pixels of a line taken together: TAPS x RUN sums hide
+# the latency of the multiply-adds, and TAPS addresses fit in registers: with 9 taps and single
+# pixels most of the time went into reloading them.
+TAPS, RUN = 3, 4
 # Shares are made until there are this many tasks.
 TASKS = 16
 
@@ -62,6 +63,23 @@ TASKS = 16
 ) = range(COPY_FIELDS, COPY_FIELDS + 20)
 
 
+@inline
+def _add_line(acc, values, x, line, stride, table, steps, last):
+    # acc[i] += sum_q values[q] x[q*stride + step of tap i]; taps past the last one repeat it.
+    width = lanes(values)
+    whole = line - line % RUN
+    for q in range(0, whole, RUN):
+        for i in range(TAPS):
+            met = pointer(x, (q * stride + element(table, steps + min(i, last))) * width)
+            for j in range(RUN):
+                value = load(values, (q + j) * width)
+                acc[i, j] = fma(value, load(met, j * stride * width), acc[i, j])
+    for q in range(whole, line):
+        for i in range(TAPS):
+            met = pointer(x, (q * stride + element(table, steps + min(i, last))) * width)
+            acc[i, 0] = fma(load(values, q * width), load(met, 0), acc[i, 0])
+
+
 @Kernel
 def depthwise_share(task, slot, size, table, dy, x, unused, dw, work):
     """Sum one share of the blocks for all filters and taps of one vector of groups."""
@@ -74,7 +92,8 @@ def depthwise_share(task, slot, size, table, dy, x, unused, dw, work):
     clear_lanes(sums, filters * depth)
     copy = pointer(work, size[SLOTS] + slot * size[SLOT])
     pixels = pointer(copy, size[PIXELS])
-    acc = tile(work, 1, TAPS)
+    stride = size[STRIDE_W]
+    acc = tile(work, TAPS, RUN)
     for number in range(share * size[BLOCKS] // shares, (share + 1) * size[BLOCKS] // shares):
         block = size[BLOCK_TABLE] + number * BLOCK_FIELDS
         copy_groups(x, size, table, block, first, used, copy)
@@ -91,19 +110,21 @@ def depthwise_share(task, slot, size, table, dy, x, unused, dw, work):
                 last = min(TAPS, depth - tap) - 1
                 steps = size[X_STEPS] + tap
                 for i in range(TAPS):
-                    acc[0, i] = zero(work)
+                    for j in range(RUN):
+                        acc[i, j] = zero(work)
                 for p in range(lines):
                     seen = pointer(copy, p * size[STRIDE_H] * size[BOX_WIDTH] * width)
-                    for q in range(line):
-                        value = load(pixels, (p * line + q) * width)
-                        at = pointer(seen, q * size[STRIDE_W] * width)
-                        for i in range(TAPS):
-                            step = element(table, steps + min(i, last))
-                            acc[0, i] = fma(value, load(at, step * width), acc[0, i])
+                    values = pointer(pixels, p * line * width)
+                    if stride == 1:  # as a literal, the stride goes into addresses
+                        _add_line(acc, values, seen, line, 1, table, steps, last)
+                    else:
+                        _add_line(acc, values, seen, line, stride, table, steps, last)
                 for i in range(TAPS):
                     if i <= last:
-                        place = (k * depth + tap + i) * width
-                        store(sums, place, load(sums, place) + acc[0, i])
+                        total = load(sums, (k * depth + tap + i) * width)
+                        for j in range(RUN):
+                            total = total + acc[i, j]
+                        store(sums, (k * depth + tap + i) * width, total)
 
 
 @Kernel
@@ -168,10 +189,9 @@ def grad_weight(
     slot = spread(seen + copy.lines * copy.line * width, width)
 
     tables = Tables()
-    block_table = tables.add(copy.blocks)
     w_offsets = offsets((channels, *taps), dw.strides[2:])
     size = (
-        *copy.fields(block_table),
+        *copy.fields(tables),
         filters,
         depth,
         blocks,

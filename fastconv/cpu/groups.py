@@ -9,21 +9,31 @@ An image may be *spread*: ``spread - 1`` zeros between its pixels turn the gradi
 correlation into a correlation of stride 1.
 """
 
-from math import ceil, prod
+from math import ceil
 
 import numpy as np
 
 from ..host import L2_BYTES
-from .blocks import Ints, Table, offsets
+from .blocks import Ints, Table, Tables, offsets
 from .kernel import device
-from .packing import clear_lanes, pack_lane_box, pack_lanes
-from .simd import lanes, load, pointer, store
+from .packing import clear_lanes, pack_lane_box
+from .simd import (
+    element,
+    lanes,
+    load,
+    load_first,
+    pointer,
+    square_tile,
+    store,
+    transpose,
+    zero,
+)
 from .views import Layout
 
 # Fields of `size` that describe the copy; a kernel's own follow from COPY_FIELDS on. Triples are
 # (d, h, w), strides (g, c, d, h, w).
 GROUPS, CHANNELS, TAPS, EXTENTS, SPREAD, DILATION = 0, 1, 2, 3, 6, 9
-X_STRIDES, BOX_WIDTH, PLANE, DENSE, BLOCK_TABLE, COPY_FIELDS = 10, 15, 16, 17, 18, 19
+X_STRIDES, BOX_WIDTH, PLANE, PLACES, BLOCK_TABLE, COPY_FIELDS = 10, 15, 16, 17, 18, 19
 
 # Fields of a block's row in the table: offset of its image in x, first coordinates of its first
 # window, height of its copy, its lines of output pixels, offset of its first pixel in y.
@@ -68,9 +78,7 @@ class GroupCopy:
         self.lines = ceil(lines / ceil(lines / most))
         height = (self.lines - 1) * stride[1] + reach[1]
         plane = height * width
-        # Lines shorter than a vector are transposed several at a time, into room after the copy.
-        dense = x.strides[5] == 1 and x.strides[4] == x.shape[5] < vector // itemsize
-        self.vectors = channels * taps[0] * plane + dense * prod(x.shape[4:])
+        self.vectors = channels * taps[0] * plane
         self.steps = offsets(
             (channels, *taps),
             (taps[0] * plane, plane, dilation[1] * width, dilation[2]),
@@ -85,8 +93,13 @@ class GroupCopy:
             *x.strides[1:],
             width,
             plane,
-            int(dense) * channels * taps[0] * plane,
         )
+        # Lines shorter than a vector that follow one another are transposed several at a time;
+        # this is where their pixels go. None of them may lie outside the box.
+        short = x.strides[5] == 1 and x.strides[4] == x.shape[5] < vector // itemsize
+        whole = 0 <= before[2] < width - (x.shape[5] - 1) * spread[2]
+        places = offsets(x.shape[4:], (spread[1] * width, spread[2]))
+        self._places = places if short and whole else None
         first = np.stack(
             np.meshgrid(
                 *map(np.arange, (batch, planes)), np.arange(0, lines, self.lines), indexing="ij"
@@ -102,9 +115,10 @@ class GroupCopy:
         self.blocks[:, HEIGHT] = (self.blocks[:, LINES] - 1) * stride[1] + reach[1]
         self.blocks[:, RESULT] = first @ np.array((y.strides[0], *y.strides[3:5]))
 
-    def fields(self, block_table: int) -> Ints:
-        """The first COPY_FIELDS of ``size``, given where the blocks' rows begin in the table."""
-        return (*self._fields, block_table)
+    def fields(self, tables: Tables) -> Ints:
+        """The first COPY_FIELDS of ``size``; adds the tables that they refer to."""
+        places = -1 if self._places is None else tables.add(self._places)
+        return (*self._fields, places, tables.add(self.blocks))
 
 
 @device
@@ -130,27 +144,34 @@ def copy_groups(x, size, table, block, first, used, target):
                 + c * size[X_STRIDES + 1]
                 + z * size[X_STRIDES + 2],
             )
-            if size[DENSE]:
-                dense = pointer(target, size[DENSE] * width)
-                _copy_short_lines(source, strides, extents, corner, box, spread, used, dense, plane)
+            if size[PLACES] >= 0:
+                clear_lanes(plane, box[0] * box[1])
+                top, bottom = _seen(corner[0], box[0], spread[0], extents[0])
+                place = pointer(plane, -(corner[0] * box[1] + corner[1]) * width)
+                begin, end = top * extents[1], bottom * extents[1]
+                _scatter_pixels(source, strides[0], used, begin, end, table, size[PLACES], place)
             else:
                 pack_lane_box(source, strides, extents, corner, box, spread, used, plane)
 
 
 @device
-def _copy_short_lines(source, strides, extents, corner, box, spread, used, dense, target):
-    # As pack_lane_box, where the image's lines follow one another: ``dense`` is room for them.
+def _scatter_pixels(source, distance, used, begin, end, table, places, target):
+    # target[table[places + i], lane] = source[i + lane * distance] for begin <= i < end.
     width = lanes(target)
-    clear_lanes(target, box[0] * box[1])
-    top, bottom = _seen(corner[0], box[0], spread[0], extents[0])
-    left, right = _seen(corner[1], box[1], spread[1], extents[1])
-    start = pointer(source, top * strides[1])
-    pack_lanes(start, 1, strides[0], used, (bottom - top) * extents[1], dense, width)
-    for y in range(top, bottom):
-        line = pointer(target, (y * spread[0] - corner[0]) * box[1] * width)
-        seen = pointer(dense, (y - top) * extents[1] * width)
-        for x in range(left, right):
-            store(line, (x * spread[1] - corner[1]) * width, load(seen, x * width))
+    square = square_tile(target)
+    length = min(end - begin, width)
+    for i in range(begin, end, width):
+        first = min(i, end - length)  # the last square overlaps the one before
+        for lane in range(width):
+            if length == width and used == width:
+                square[lane, 0] = load(source, first + lane * distance)
+            elif lane < used:
+                square[lane, 0] = load_first(source, first + lane * distance, length)
+            else:
+                square[lane, 0] = zero(target)
+        transpose(square)
+        for k in range(length):
+            store(target, element(table, places + first + k) * width, square[k, 0])
 
 
 @device
