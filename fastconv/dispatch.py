@@ -1,12 +1,14 @@
-"""From arrays to the backend that computes on them."""
+"""From arrays to the backend that computes on them: NumPy's on the CPU, device arrays on CUDA."""
 
 import functools
+import importlib.util
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+CUDA_DTYPES = (np.dtype(np.float16), *DTYPES)
 
 
 @functools.cache
@@ -17,23 +19,46 @@ def _cpu() -> ModuleType:
     return cpu
 
 
+@functools.cache
+def cuda_backend() -> ModuleType:
+    """The CUDA backend.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If numba-cuda is not installed.
+    RuntimeError
+        If no device answers.
+    """
+    if importlib.util.find_spec("numba_cuda") is None:
+        raise ModuleNotFoundError(
+            'arrays on a CUDA device need numba-cuda: pip install "fastconv[cuda13]", or'
+            ' "fastconv[cuda12]" for a driver of CUDA 12'
+        )
+    from numba import cuda
+
+    if not cuda.is_available():
+        raise RuntimeError("no CUDA device answers: is there one, and a driver for it?")
+    from . import cuda as backend
+
+    return backend
+
+
 def backend_of(arrays: dict[str, Any], bias: Any = None) -> ModuleType:
     """The backend that serves all these arguments, of which the bias may be missing.
 
     Raises
     ------
     TypeError
-        If an argument is not an array, or the dtypes are unsupported or differ.
+        If an argument is not an array, some lie on a device and some do not, or the dtypes are
+        unsupported or differ.
     """
     if bias is not None:
         arrays["bias"] = bias
     dtype = None
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
-            kind = type(array)
-            raise TypeError(
-                f"{name} must be a NumPy array, got {kind.__module__}.{kind.__qualname__}"
-            )
+            return _cuda_backend_of(arrays)
         if array.dtype not in DTYPES:
             raise TypeError(f"{name} must be float32 or float64, got {array.dtype.str}")
         if dtype is None:
@@ -43,3 +68,37 @@ def backend_of(arrays: dict[str, Any], bias: Any = None) -> ModuleType:
                 f"all arrays must have one dtype, got {first} {dtype} and {name} {array.dtype}"
             )
     return _cpu()
+
+
+def _cuda_backend_of(arrays: dict[str, Any]) -> ModuleType:
+    """The same, where not all arguments are arrays of NumPy."""
+    host, device = [], []
+    for name, array in arrays.items():
+        if _is_on_device(name, array):
+            device.append(name)
+        elif isinstance(array, np.ndarray) and not isinstance(array, np.ma.MaskedArray):
+            host.append(name)
+        else:
+            kind = type(array)
+            raise TypeError(
+                f"{name} must be a NumPy array or one on a CUDA device, got"
+                f" {kind.__module__}.{kind.__qualname__}"
+            )
+    if host:
+        raise TypeError(
+            f"all arrays must lie in one place, got {host[0]} in the host's memory and {device[0]}"
+            " on a CUDA device"
+        )
+    backend = cuda_backend()
+    backend.check_dtypes(arrays)
+    return backend
+
+
+def _is_on_device(name: str, array: Any) -> bool:
+    # The simulator's arrays have no interface.
+    if type(array).__module__.startswith("numba.cuda.simulator"):
+        return True
+    try:
+        return hasattr(array, "__cuda_array_interface__")
+    except RuntimeError as error:  # of a PyTorch tensor that records gradients
+        raise TypeError(f"{name} cannot be read: {error}") from error

@@ -5,11 +5,9 @@ Each is written once, with the number of spatial axes as its first argument; ``r
 """
 
 from collections.abc import Sequence
-from math import prod
 from types import ModuleType
 from typing import Any, SupportsIndex
 
-import numpy as np
 from numpy.typing import NDArray
 
 from .dispatch import backend_of
@@ -25,9 +23,7 @@ from .geometry import (
     positive,
     shape_tuple,
 )
-from .plan import choose
 from .ranks import ranks
-from .results import result_like
 
 Array = NDArray[Any]
 Needs = tuple[bool, bool, bool]
@@ -48,7 +44,7 @@ def conv_geometry_of(
     return conv_geometry(
         ndim,
         batched_shape(x_name, x_shape, ndim),
-        weight_shape,
+        tuple(weight_shape),
         per_axis("stride", stride, ndim, 1),
         padding_form(padding, ndim),
         per_axis("dilation", dilation, ndim, 1),
@@ -64,15 +60,12 @@ def image_shape(grouped: Ints, ndim: int, like: Ints) -> Ints:
     return (*batch, grouped[1] * grouped[2], *grouped[6 - ndim :])
 
 
-def _check_bias(bias: Array | None, channels: int) -> Array | None:
-    if bias is None:
-        return None
-    if bias.shape != (channels,):
+def _check_bias(bias: Array | None, channels: int) -> None:
+    if bias is not None and bias.shape != (channels,):
         raise ValueError(
             f"bias must have shape ({channels},), one number for each output channel, got shape"
-            f" {bias.shape}"
+            f" {tuple(bias.shape)}"
         )
-    return np.ascontiguousarray(bias)
 
 
 def check_needs(needs: Needs) -> Needs:
@@ -86,7 +79,8 @@ def check_needs(needs: Needs) -> Needs:
 def check_grad_output(grad_output: Array, needed: Ints) -> None:
     if grad_output.shape != needed:
         raise ValueError(
-            f"grad_output must have the shape of the result, {needed}, got {grad_output.shape}"
+            f"grad_output must have the shape of the result, {needed}, got"
+            f" {tuple(grad_output.shape)}"
         )
 
 
@@ -103,12 +97,11 @@ def run_forward(
     algorithm: str,
     out: Array | None,
 ) -> Array:
-    bias = _check_bias(bias, g.out_channels)
-    algorithm = choose("forward", g, x.dtype, algorithm)
-    y = result_like(x, shape, out, (x, weight, bias))
-    if y.size:
-        source, filters = x.reshape(g.x_shape), weight.reshape(g.weight_shape)
-        backend.forward(source, filters, bias, g, y.reshape(g.y_shape), algorithm)
+    _check_bias(bias, g.out_channels)
+    algorithm = backend.choose("forward", g, x, algorithm)
+    y: Array = backend.result_like(x, shape, out, (x, weight, bias))
+    if g.batch:
+        backend.forward(x, weight, bias, g, y, algorithm)
     return y
 
 
@@ -122,12 +115,11 @@ def run_grad_input(
     algorithm: str,
     out: Array | None,
 ) -> Array:
-    bias = _check_bias(bias, g.in_channels)
-    algorithm = choose("grad_input", g, dy.dtype, algorithm)
-    dx = result_like(dy, shape, out, (dy, weight, bias))
-    if dx.size:
-        source, filters = dy.reshape(g.y_shape), weight.reshape(g.weight_shape)
-        backend.grad_input(source, filters, bias, g, dx.reshape(g.x_shape), algorithm)
+    _check_bias(bias, g.in_channels)
+    algorithm = backend.choose("grad_input", g, dy, algorithm)
+    dx: Array = backend.result_like(dy, shape, out, (dy, weight, bias))
+    if g.batch:
+        backend.grad_input(dy, weight, bias, g, dx, algorithm)
     return dx
 
 
@@ -140,13 +132,9 @@ def run_grad_weight(
     algorithm: str,
     out: Array | None,
 ) -> Array:
-    algorithm = choose("grad_weight", g, x.dtype, algorithm)
-    dw = result_like(x, shape, out, (dy, x))
-    if g.batch == 0:
-        dw[...] = 0
-    else:
-        dy, x = dy.reshape(g.y_shape), x.reshape(g.x_shape)
-        backend.grad_weight(dy, x, g, dw.reshape(g.weight_shape), algorithm)
+    algorithm = backend.choose("grad_weight", g, x, algorithm)
+    dw: Array = backend.result_like(x, shape, out, (dy, x))
+    backend.grad_weight(dy, x, g, dw, algorithm)
     return dw
 
 
@@ -364,11 +352,10 @@ def conv_grad_bias(ndim: int, grad_output: Array) -> Array:
     >>> bool((db == 2 * 5**{n}).all())
     True
     """
-    backend_of({"grad_output": grad_output})
+    backend = backend_of({"grad_output": grad_output})
     shape = batched_shape("grad_output", grad_output.shape, ndim)
-    # Pixels first: NumPy adds along a contiguous axis pairwise, so long sums lose little.
-    pixels = grad_output.reshape(*shape[:2], prod(shape[2:])).sum(axis=2)
-    return np.asarray(pixels.sum(axis=0))
+    db: Array = backend.grad_bias(grad_output, shape)
+    return db
 
 
 def conv_backward(
@@ -421,7 +408,7 @@ def conv_backward(
     g = conv_geometry_of(ndim, x.shape, weight.shape, stride, padding, dilation, groups)
     check_grad_output(grad_output, image_shape(g.y_shape, ndim, x.shape))
     of_x, of_weight, of_bias = check_needs(needs)
-    choose("forward", g, x.dtype, algorithm)  # says what is wrong before anything is computed
+    backend.choose("forward", g, x, algorithm)  # says what is wrong before anything is computed
     dy = grad_output
     return (
         run_grad_input(backend, g, dy, weight, None, x.shape, algorithm, None) if of_x else None,

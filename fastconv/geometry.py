@@ -203,9 +203,9 @@ def batched_shape(name: str, shape: Ints, ndim: int) -> Ints:
     if len(shape) != ndim + 2:
         raise ValueError(
             f"{name} must have {ndim + 2} axes (N, C, {IMAGE_AXES[ndim]}), or {ndim + 1} without"
-            f" the batch, got shape {shape}"
+            f" the batch, got shape {tuple(shape)}"
         )
-    return shape
+    return tuple(shape)
 
 
 def shape_tuple(name: str, shape: Sequence[SupportsIndex]) -> Ints:

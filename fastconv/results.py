@@ -36,7 +36,7 @@ def result_like(
         raise ValueError("out must be writeable, got a read-only array")
     if not out.flags.aligned:
         raise ValueError("out must be aligned to its dtype, got an unaligned array")
-    if _overlaps_itself(out):
+    if overlaps_itself(out.shape, out.strides, out.itemsize):
         raise ValueError(
             "out must have distinct elements, got an array whose elements share memory, of strides"
             f" {out.strides}"
@@ -55,17 +55,17 @@ def _share_memory(a: Array, b: Array) -> bool:
         return True
 
 
-def _overlaps_itself(x: Array) -> bool:
-    """Whether some axis steps by less than the axes inside it span; true of every overlap."""
-    if x.size == 0:
+def overlaps_itself(shape: Ints, strides: Ints, itemsize: int) -> bool:
+    """Whether some axis steps by less than the axes inside it span; true of every overlap.
+
+    ``strides`` are in the units of ``itemsize``.
+    """
+    if 0 in shape:
         return False
-    reach = x.itemsize
-    axes = sorted(
-        (abs(stride), extent)
-        for stride, extent in zip(x.strides, x.shape, strict=True)
-        if extent > 1
-    )
-    for stride, extent in axes:
+    reach = itemsize
+    for stride, extent in sorted(
+        (abs(stride), extent) for stride, extent in zip(strides, shape, strict=True) if extent > 1
+    ):
         if stride < reach:
             return True
         reach += stride * (extent - 1)

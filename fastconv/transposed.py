@@ -33,7 +33,6 @@ from .geometry import (
     shape_tuple,
     transposed_geometry,
 )
-from .plan import choose
 from .ranks import ranks
 
 Array = NDArray[Any]
@@ -54,7 +53,7 @@ def transposed_geometry_of(
     return transposed_geometry(
         ndim,
         batched_shape(x_name, x_shape, ndim),
-        weight_shape,
+        tuple(weight_shape),
         per_axis("stride", stride, ndim, 1),
         padding_form(padding, ndim),
         per_axis("output_padding", output_padding, ndim, 0),
@@ -303,7 +302,7 @@ def conv_transpose_backward(
     )
     check_grad_output(grad_output, image_shape(g.x_shape, ndim, x.shape))
     of_x, of_weight, of_bias = check_needs(needs)
-    choose("forward", g, x.dtype, algorithm)  # says what is wrong before anything is computed
+    backend.choose("forward", g, x, algorithm)  # says what is wrong before anything is computed
     dy = grad_output
     return (
         run_forward(backend, g, dy, weight, None, x.shape, algorithm, None) if of_x else None,

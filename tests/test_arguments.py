@@ -19,9 +19,21 @@ def arrays(**changes):
 
 BAD = {
     # Arrays.
-    "list": (arrays(x=X.tolist()), TypeError, "x must be a NumPy array, got builtins.list"),
-    "none": (arrays(weight=None), TypeError, "weight must be a NumPy array, got"),
-    "masked": (arrays(x=np.ma.array(X)), TypeError, "x must be a NumPy array, got numpy.ma"),
+    "list": (
+        arrays(x=X.tolist()),
+        TypeError,
+        "x must be a NumPy array or one on a CUDA device, got builtins.list",
+    ),
+    "none": (
+        arrays(weight=None),
+        TypeError,
+        "weight must be a NumPy array or one on a CUDA device",
+    ),
+    "masked": (
+        arrays(x=np.ma.array(X)),
+        TypeError,
+        "x must be a NumPy array or one on a CUDA device, got numpy.ma",
+    ),
     "integers": (arrays(x=X.astype(int)), TypeError, "x must be float32 or float64, got <i8"),
     "half": (arrays(x=X.astype("f2")), TypeError, "x must be float32 or float64, got <f2"),
     "swapped": (arrays(x=X.astype(">f4")), TypeError, "x must be float32 or float64, got >f4"),
@@ -89,7 +101,11 @@ GRADIENT_BAD = {
     "rank": ({"grad_output": Y[0, 0]}, ValueError, "grad_output must have the shape of the result"),
     "shape": ({"grad_output": Y[:, :, 1:]}, ValueError, "grad_output must have the shape of"),
     "batch": ({"grad_output": Y[:1]}, ValueError, "grad_output must have the shape of the result"),
-    "list": ({"grad_output": Y.tolist()}, TypeError, "grad_output must be a NumPy array"),
+    "list": (
+        {"grad_output": Y.tolist()},
+        TypeError,
+        "grad_output must be a NumPy array or one on a CUDA device",
+    ),
     "mixed": ({"grad_output": Y.astype("f8")}, TypeError, "all arrays must have one dtype"),
     "stride": ({"stride": 0}, ValueError, "stride must be at least 1"),
     "algorithm": ({"algorithm": "x"}, ValueError, "algorithm must be one of"),

@@ -3,22 +3,24 @@
     forward(x, weight, bias, geometry, out, algorithm)
     grad_input(grad_output, weight, bias, geometry, out, algorithm)
     grad_weight(grad_output, x, geometry, out, algorithm)
+    grad_bias(grad_output, shape)
 
-Arrays come checked, in any strides, with groups as an axis of their own and three spatial axes:
-x (N, G, C/G, D, H, W), weight (G, K/G, C/G, T, R, S), y (N, G, K/G, O, P, Q). ``out`` is written
-whole. ``grad_input`` adds a bias because a transposed convolution, which it computes as well, has
-one.
+Arrays come as the caller has them, but checked; ``choose`` has said which algorithm, and ``out`` is
+from ``result_like`` and is written whole. ``grad_input`` adds a bias because a transposed
+convolution, which it computes as well, has one.
 """
 
 from collections.abc import Iterator
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import reference
+from .. import plan, reference
 from ..caching import PerDtype
 from ..geometry import ConvGeometry, Ints
+from ..results import result_like as result_like
 from . import (
     depthwise,
     depthwise_weight,
@@ -53,11 +55,18 @@ _WEIGHT = {
 }
 
 
+def choose(map_name: str, geometry: ConvGeometry, x: Array, algorithm: str) -> str:
+    """The algorithm for a map of an array like ``x``: see ``plan.choose``."""
+    return plan.choose(map_name, geometry, x.dtype, algorithm)
+
+
 def forward(
     x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, out: Array, algorithm: str
 ) -> None:
     """Correlate ``x`` with ``weight``."""
     g = geometry
+    x, weight, out = x.reshape(g.x_shape), weight.reshape(g.weight_shape), out.reshape(g.y_shape)
+    bias = _contiguous(bias)
     if algorithm == "reference":
         _reference(reference.forward, (x, weight, _bias(bias, out)), g, out)
     else:
@@ -73,10 +82,13 @@ def grad_input(
     algorithm: str,
 ) -> None:
     """Correlate ``grad_output`` with the flipped filters, their two channel axes swapped."""
+    g = geometry
+    grad_output, weight = grad_output.reshape(g.y_shape), weight.reshape(g.weight_shape)
+    out, bias = out.reshape(g.x_shape), _contiguous(bias)
     if algorithm == "reference":
-        _reference(reference.grad_input, (grad_output, weight, _bias(bias, out)), geometry, out)
+        _reference(reference.grad_input, (grad_output, weight, _bias(bias, out)), g, out)
         return
-    for engine, filters, part, options in _phases(algorithm, weight, geometry, out, bias):
+    for engine, filters, part, options in _phases(algorithm, weight, g, out, bias):
         if filters is None:
             part[...] = _bias(bias, out).reshape(*out.shape[1:3], 1, 1, 1)
         else:
@@ -112,10 +124,22 @@ def grad_weight(
 ) -> None:
     """Correlate ``x`` with ``grad_output``."""
     g = geometry
+    if g.batch == 0:
+        out[...] = 0
+        return
+    grad_output, x = grad_output.reshape(g.y_shape), x.reshape(g.x_shape)
+    out = out.reshape(g.weight_shape)
     if algorithm == "reference":
         _reference(reference.grad_weight, (grad_output, x), g, out)
     else:
         _WEIGHT[algorithm](grad_output, x, None, out, g.stride, g.before, g.dilation)
+
+
+def grad_bias(grad_output: Array, shape: Ints) -> Array:
+    """Sum ``grad_output``, which is of this shape but for a missing batch axis, by channel."""
+    # Pixels first: NumPy adds along a contiguous axis pairwise, so long sums lose little.
+    pixels = grad_output.reshape(*shape[:2], prod(shape[2:])).sum(axis=2)
+    return np.asarray(pixels.sum(axis=0))
 
 
 def requirements(
@@ -139,6 +163,10 @@ def requirements(
         max((plan.work for plan in plans), default=0),
         max((driver.threads_of(plan) for plan in plans), default=1),
     )
+
+
+def _contiguous(bias: Array | None) -> Array | None:
+    return None if bias is None else np.ascontiguousarray(bias)
 
 
 def _bias(bias: Array | None, out: Array) -> Array:

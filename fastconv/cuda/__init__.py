@@ -1,0 +1,179 @@
+"""The CUDA backend: what ``cpu`` offers, on device arrays.
+
+    forward(x, weight, bias, geometry, out, algorithm)
+    grad_input(grad_output, weight, bias, geometry, out, algorithm)
+    grad_weight(grad_output, x, geometry, out, algorithm)
+    grad_bias(grad_output, shape)
+
+Results are arrays of the first argument's library, computed on that library's current
+stream; nothing is copied between host and device.
+"""
+
+from math import prod
+from typing import Any
+
+from ..dispatch import CUDA_DTYPES
+from ..geometry import ConvGeometry, Ints
+from ..results import overlaps_itself
+from . import reference
+from .arrays import Operand, bounds, dtype_of, empty_like, operand, stream_of
+from .kernel import Kernel
+
+Array = Any
+
+ALGORITHMS = ("auto", "reference")
+
+
+def check_dtypes(arrays: dict[str, Array]) -> None:
+    """Raise TypeError unless all arrays have one dtype, and one that is served."""
+    dtypes = {name: dtype_of(array) for name, array in arrays.items()}
+    first = next(iter(dtypes))
+    for name, dtype in dtypes.items():
+        if dtype not in CUDA_DTYPES:
+            raise TypeError(f"{name} must be float16, float32 or float64, got {dtype.str}")
+        if dtype != dtypes[first]:
+            raise TypeError(
+                f"all arrays must have one dtype, got {first} {dtypes[first]} and {name} {dtype}"
+            )
+
+
+def choose(map_name: str, geometry: ConvGeometry, x: Array, algorithm: str) -> str:
+    """The algorithm for a map of an array like ``x``."""
+    if algorithm not in ALGORITHMS:
+        raise ValueError(
+            f"algorithm must be one of {', '.join(ALGORITHMS)} on a CUDA device, got {algorithm!r}"
+        )
+    return "reference"
+
+
+def result_like(
+    x: Array, shape: Ints, out: Array | None, inputs: tuple[Array | None, ...]
+) -> Array:
+    """``out``, or a new array of this shape and ``x``'s kind and dtype.
+
+    Raises
+    ------
+    TypeError
+        If ``out`` is of another kind than ``x``.
+    ValueError
+        If ``out`` has another shape or dtype, or lies in the same part of memory as an input.
+    """
+    if out is None:
+        return empty_like(x, shape)
+    if type(out) is not type(x):
+        raise TypeError(
+            f"out must be of the inputs' type, {type(x).__module__}.{type(x).__qualname__}, got"
+            f" {type(out).__module__}.{type(out).__qualname__}"
+        )
+    if dtype_of(out) != dtype_of(x):
+        raise ValueError(f"out must be {dtype_of(x)}, got {dtype_of(out)}")
+    if tuple(out.shape) != tuple(shape):
+        raise ValueError(f"out must have shape {tuple(shape)}, got {tuple(out.shape)}")
+    target = operand(out)
+    if overlaps_itself(target.shape, target.strides, 1):
+        raise ValueError(
+            "out must have distinct elements, got an array whose elements share memory, of strides"
+            f" {target.strides} in elements"
+        )
+    if prod(shape):
+        start, end = bounds(out)
+        for array in inputs:
+            if array is not None and prod(array.shape):
+                first, last = bounds(array)
+                if start < last and first < end:
+                    raise ValueError("out must not lie in the same part of memory as an input")
+    return out
+
+
+def forward(
+    x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, out: Array, algorithm: str
+) -> None:
+    """Correlate ``x`` with ``weight``."""
+    g, ndim = geometry, len(weight.shape) - 2
+    operands = _image(x, ndim, g.x_shape), _filters(weight, g), _image(out, ndim, g.y_shape)
+    _run(reference.forward, operands, bias, g, x)
+
+
+def grad_input(
+    grad_output: Array,
+    weight: Array,
+    bias: Array | None,
+    geometry: ConvGeometry,
+    out: Array,
+    algorithm: str,
+) -> None:
+    """Correlate ``grad_output`` with the flipped filters, their two channel axes swapped."""
+    g, ndim = geometry, len(weight.shape) - 2
+    dy, dx = _image(grad_output, ndim, g.y_shape), _image(out, ndim, g.x_shape)
+    _run(reference.grad_input, (dy, _filters(weight, g), dx), bias, g, grad_output)
+
+
+def grad_weight(
+    grad_output: Array, x: Array, geometry: ConvGeometry, out: Array, algorithm: str
+) -> None:
+    """Correlate ``x`` with ``grad_output``."""
+    g, ndim = geometry, len(out.shape) - 2
+    dy = _image(grad_output, ndim, g.y_shape)
+    _run(reference.grad_weight, (dy, _image(x, ndim, g.x_shape), _filters(out, g)), None, g, x)
+
+
+def grad_bias(grad_output: Array, shape: Ints) -> Array:
+    """Sum ``grad_output``, which is of this shape but for a missing batch axis, by channel."""
+    batch, channels, *spatial = shape
+    out = empty_like(grad_output, (channels,))
+    grouped = (batch, 1, channels, *[1] * (3 - len(spatial)), *spatial)
+    dy = _image(grad_output, len(spatial), grouped)
+    arguments = (dy.pointer, operand(out).pointer, dy.strides, dy.shape)
+    stream = stream_of(grad_output)
+    reference.grad_bias.launch(dtype_of(grad_output), stream, channels, *arguments)
+    return out
+
+
+def _run(
+    kernel: Kernel,
+    operands: tuple[Operand, Operand, Operand],
+    bias: Array | None,
+    g: ConvGeometry,
+    like: Array,
+) -> None:
+    a, b, out = operands
+    if bias is None:
+        start, step = a.pointer, 0  # never read
+    else:
+        start, _, (step,) = operand(bias)
+    kernel.launch(
+        dtype_of(like),
+        stream_of(like),
+        prod(out.shape),
+        a.pointer,
+        b.pointer,
+        start,
+        out.pointer,
+        a.strides,
+        b.strides,
+        out.strides,
+        a.shape,
+        b.shape,
+        out.shape,
+        g.stride,
+        g.before,
+        g.dilation,
+        step,
+        int(bias is not None),
+    )
+
+
+def _image(array: Array, ndim: int, grouped: Ints) -> Operand:
+    """An image (N, C, *spatial), with or without N, as (N, G, C/G, D, H, W)."""
+    pointer, _, strides = operand(array)
+    batch = strides[0] if len(strides) == ndim + 2 else 0
+    channel, *spatial = strides[-1 - ndim :]
+    strides = (batch, grouped[2] * channel, channel, *[0] * (3 - ndim), *spatial)
+    return Operand(pointer, grouped, strides)
+
+
+def _filters(array: Array, g: ConvGeometry) -> Operand:
+    """Filters (K, C/G, *kernel) as (G, K/G, C/G, T, R, S)."""
+    pointer, _, (filters, channels, *taps) = operand(array)
+    strides = (g.weight_shape[1] * filters, filters, channels, *[0] * (3 - len(taps)), *taps)
+    return Operand(pointer, g.weight_shape, strides)

@@ -1,0 +1,108 @@
+"""Device arrays of three libraries: where their elements lie, new ones like them, their stream.
+
+CuPy arrays, PyTorch tensors and Numba's device arrays all say by ``__cuda_array_interface__`` where
+they lie; in Numba's simulator, arrays are NumPy's in disguise.
+"""
+
+import sys
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import cuda
+
+from ..geometry import Ints
+from .kernel import SIMULATED
+
+
+class Operand(NamedTuple):
+    """What kernels are told of an array; strides are counted in elements."""
+
+    pointer: Any
+    shape: Ints
+    strides: Ints
+
+
+class _HostPointer:
+    """Stands for a device pointer in the simulator, and sees that nothing outside is touched."""
+
+    def __init__(self, array: np.ndarray[Any, Any], strides: Ints) -> None:
+        reach = 1 + sum((n - 1) * stride for n, stride in zip(array.shape, strides, strict=True))
+        self._elements = np.lib.stride_tricks.as_strided(array, (reach,), (array.itemsize,))
+
+    def __getitem__(self, i: int) -> Any:
+        if i < 0:
+            raise IndexError(f"element {i}")
+        return self._elements[i]
+
+    def __setitem__(self, i: int, value: Any) -> None:
+        if i < 0:
+            raise IndexError(f"element {i}")
+        self._elements[i] = value
+
+
+def _interface(array: Any) -> dict[str, Any]:
+    if SIMULATED:
+        return dict(array._ary.__array_interface__)
+    return dict(array.__cuda_array_interface__)
+
+
+def dtype_of(array: Any) -> np.dtype[Any]:
+    """The NumPy dtype of its elements."""
+    dtype: np.dtype[Any] = np.dtype(_interface(array)["typestr"])
+    return dtype
+
+
+def operand(array: Any) -> Operand:
+    """What kernels are told of ``array``."""
+    interface = _interface(array)
+    itemsize: int = np.dtype(interface["typestr"]).itemsize
+    shape = tuple(interface["shape"])
+    nbytes = interface.get("strides") or _dense(shape, itemsize)
+    strides = tuple([n // itemsize for n in nbytes])
+    if SIMULATED:
+        return Operand(_HostPointer(array._ary, strides), shape, strides)
+    return Operand(interface["data"][0], shape, strides)
+
+
+def _dense(shape: Ints, itemsize: int) -> Ints:
+    strides = [itemsize]
+    for n in reversed(shape[1:]):
+        strides.append(strides[-1] * n)
+    return tuple(reversed(strides))
+
+
+def bounds(array: Any) -> tuple[int, int]:
+    """First address of an array that is not empty, and the one after the last."""
+    interface = _interface(array)
+    itemsize: int = np.dtype(interface["typestr"]).itemsize
+    nbytes = interface.get("strides") or _dense(tuple(interface["shape"]), itemsize)
+    reach = [(n - 1) * stride for n, stride in zip(interface["shape"], nbytes, strict=True)]
+    start: int = interface["data"][0]
+    return start + sum(min(n, 0) for n in reach), start + sum(max(n, 0) for n in reach) + itemsize
+
+
+def _library(array: Any) -> str:
+    return type(array).__module__.partition(".")[0]
+
+
+def empty_like(array: Any, shape: Ints) -> Any:
+    """Uninitialised C-contiguous array of ``array``'s library, device and dtype."""
+    library = _library(array)
+    if library == "torch":
+        return array.new_empty(shape)
+    if library == "cupy":
+        return sys.modules["cupy"].empty(shape, array.dtype)
+    return cuda.device_array(shape, dtype_of(array))
+
+
+def stream_of(array: Any) -> Any:
+    """The stream on which the library of ``array`` would put its own next operation."""
+    library = _library(array)
+    if SIMULATED:
+        return 0
+    if library == "torch":
+        torch = sys.modules["torch"]
+        return cuda.external_stream(torch.cuda.current_stream(array.device).cuda_stream)
+    if library == "cupy":
+        return cuda.external_stream(sys.modules["cupy"].cuda.get_current_stream().ptr)
+    return cuda.default_stream()

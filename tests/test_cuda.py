@@ -1,0 +1,219 @@
+"""The CUDA backend against the oracle, on a device or, where ``test_cuda_simulated`` runs this
+file, in Numba's simulator, with the cases that take it less than about a second.
+"""
+
+from dataclasses import replace
+from math import prod
+
+import numpy as np
+import pytest
+
+import fastconv
+
+from . import reference
+from .cases import CASES, assert_close, data
+from .test_maps import function
+
+pytest.importorskip("numba_cuda")
+from numba import config, cuda
+
+if not cuda.is_available():
+    pytest.skip("no CUDA device", allow_module_level=True)
+if config.ENABLE_CUDASIM:
+    from . import cuda_simulator
+
+    cuda_simulator.install()
+
+# Multiplications of the largest case that the simulator is given.
+MOST = 40_000
+
+
+def products(case):
+    pixels = reference.conv(np.zeros(case.x_shape), np.zeros(case.weight_shape), **case.geometry)
+    return pixels.size * prod(case.weight_shape[1:])
+
+
+SMALL = [case for case in CASES if not config.ENABLE_CUDASIM or products(case) <= MOST]
+FEW = SMALL[:: 4 if config.ENABLE_CUDASIM else 1]
+
+# Half precision keeps 11 bits of a result; sums are float32's.
+TOLERANCE = {"float16": 6e-4, "float32": 2e-6, "float64": 1e-14}
+
+every_case = pytest.mark.parametrize(
+    ("case", "dtype"),
+    [(case, "float32") for case in SMALL]
+    + [(case, dtype) for dtype in ("float16", "float64") for case in FEW],
+    ids=str,
+)
+
+
+@pytest.fixture(params=["reference"])
+def algorithm(request):
+    return request.param
+
+
+def poisoned(shape, dtype):
+    return cuda.to_device(np.full(shape, np.nan, dtype))
+
+
+def check(got, expected, dtype):
+    assert got.dtype == dtype
+    assert_close(got.copy_to_host().astype("f8"), expected, tolerance=TOLERANCE[dtype])
+
+
+@every_case
+def test_forward(case, dtype, algorithm, rng):
+    x, w = data(rng, case.x_shape, dtype), data(rng, case.weight_shape, dtype)
+    b = data(rng, case.filters, dtype)
+    expected = reference.conv(x, w, b, **case.geometry)
+    out = poisoned(expected.shape, dtype)
+    arrays = [cuda.to_device(array) for array in (x, w, b)]
+    y = function("conv", case.ndim)(*arrays, **case.geometry, algorithm=algorithm, out=out)
+    assert y is out
+    check(y, expected, dtype)
+
+
+@every_case
+def test_grad_input(case, dtype, algorithm, rng):
+    w = data(rng, case.weight_shape, dtype)
+    pixels = reference.conv(np.zeros(case.x_shape), w, **case.geometry).shape
+    dy = data(rng, pixels, dtype)
+    expected = reference.conv_grad_input(dy, w, case.x_shape, **case.geometry)
+    out = poisoned(case.x_shape, dtype)
+    dx = function("conv_grad_input", case.ndim)(
+        cuda.to_device(dy),
+        cuda.to_device(w),
+        case.x_shape,
+        **case.geometry,
+        algorithm=algorithm,
+        out=out,
+    )
+    assert dx is out
+    check(dx, expected, dtype)
+
+
+@every_case
+def test_grad_weight(case, dtype, algorithm, rng):
+    x = data(rng, case.x_shape, dtype)
+    pixels = reference.conv(x, np.zeros(case.weight_shape), **case.geometry).shape
+    dy = data(rng, pixels, dtype)
+    expected = reference.conv_grad_weight(dy, x, case.weight_shape, **case.geometry)
+    out = poisoned(case.weight_shape, dtype)
+    dw = function("conv_grad_weight", case.ndim)(
+        cuda.to_device(dy),
+        cuda.to_device(x),
+        case.weight_shape,
+        **case.geometry,
+        algorithm=algorithm,
+        out=out,
+    )
+    assert dw is out
+    check(dw, expected, dtype)
+
+
+@pytest.mark.parametrize("case", FEW, ids=str)
+def test_backward_is_all_three_gradients(case, rng):
+    x, w = data(rng, case.x_shape, "f4"), data(rng, case.weight_shape, "f4")
+    dy = data(rng, reference.conv(x, w, **case.geometry).shape, "f4")
+    arrays = [cuda.to_device(array) for array in (dy, x, w)]
+    dx, dw, db = function("conv_backward", case.ndim)(*arrays, **case.geometry)
+    check(dx, reference.conv_grad_input(dy, w, case.x_shape, **case.geometry), "float32")
+    check(dw, reference.conv_grad_weight(dy, x, case.weight_shape, **case.geometry), "float32")
+    check(db, dy.astype("f8").sum(axis=(0, *range(2, dy.ndim))), "float32")
+
+
+@pytest.mark.parametrize("case", [replace(case, batch=2) for case in FEW], ids=str)
+def test_transposed(case, rng):
+    x = data(rng, (case.batch, case.filters, *case.extents), "f4")
+    w = data(rng, (case.filters, case.channels // case.groups, *case.kernel), "f4")
+    b = data(rng, case.channels, "f4")
+    try:
+        expected = reference.conv_transpose(x, w, b, **case.geometry)
+    except ValueError:
+        pytest.skip("the padding leaves nothing of the result")
+    arrays = [cuda.to_device(array) for array in (x, w, b)]
+    y = function("conv_transpose", case.ndim)(*arrays, **case.geometry)
+    check(y, expected, "float32")
+
+
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+def test_without_a_batch_axis(ndim, rng):
+    x, w = data(rng, (2, *(5, 6, 4)[:ndim]), "f4"), data(rng, (3, 2, *(2, 3, 2)[:ndim]), "f4")
+    y = function("conv", ndim)(cuda.to_device(x), cuda.to_device(w))
+    expected = reference.conv(x[None], w)[0]
+    check(y, expected, "float32")
+    dy = data(rng, y.shape, "f4")
+    arrays = [cuda.to_device(array) for array in (dy, x, w)]
+    dx, dw, db = function("conv_backward", ndim)(*arrays)
+    check(dx, reference.conv_grad_input(dy[None], w, x[None].shape)[0], "float32")
+    check(dw, reference.conv_grad_weight(dy[None], x[None], w.shape), "float32")
+    check(db, dy.astype("f8").sum(axis=tuple(range(1, dy.ndim))), "float32")
+
+
+def test_views(rng):
+    """Slices, as operands and as results."""
+    x = cuda.to_device(data(rng, (3, 9, 8, 10), "f4"))[1:, 1:8:2, 2:7, ::3]
+    w = cuda.to_device(data(rng, (10, 4, 3, 5), "f4"))[::2, :, :, 1:3]
+    b = cuda.to_device(data(rng, 10, "f4"))[::2]
+    host = [array.copy_to_host() for array in (x, w, b)]
+    room = poisoned((2, 5, 6, 6), "float32")
+    out = room[:, :, 1:4, ::2]
+    y = fastconv.conv2d(x, w, b, out=out)
+    check(y, reference.conv(*host), "float32")
+    assert np.isnan(room.copy_to_host()[:, :, 0]).all()
+    assert np.isnan(room.copy_to_host()[:, :, 4:]).all()
+    assert np.isnan(room.copy_to_host()[:, :, :, 1::2]).all()
+
+
+def test_an_empty_batch_gives_zero_gradients():
+    x, w = poisoned((0, 2, 5, 5), "float32"), poisoned((3, 2, 3, 3), "float32")
+    dy = fastconv.conv2d(x, w)
+    assert dy.shape == (0, 3, 3, 3)
+    dx, dw, db = fastconv.conv2d_backward(dy, x, w)
+    assert dx.shape == x.shape
+    assert (dw.copy_to_host() == 0).all()
+    assert (db.copy_to_host() == 0).all()
+
+
+X, W = np.ones((1, 2, 5, 6), np.float32), np.ones((3, 2, 3, 3), np.float32)
+Y = np.ones((1, 3, 3, 4), np.float32)
+
+# Arguments of conv2d besides x and weight as above; which of them stay on the host; the error.
+ERRORS = {
+    "weight on the host": ({}, "weight", TypeError, "weight in the host.* and x on a CUDA device"),
+    "x on the host": ({}, "x", TypeError, "x in the host.* and weight on a CUDA device"),
+    "bias on the host": (
+        {"bias": Y[0, 0]},
+        "bias",
+        TypeError,
+        "bias in the host.* and x on a CUDA",
+    ),
+    "list": ({"bias": [1.0]}, "bias", TypeError, "bias must be a NumPy array or one on a CUDA"),
+    "dtypes": ({"weight": W.astype("f8")}, "", TypeError, "x float32 and weight float64"),
+    "integers": ({"x": X.astype("i4")}, "", TypeError, "x must be float16, float32 or float64"),
+    "algorithm": ({"algorithm": "winograd"}, "algorithm", ValueError, "device, got 'winograd'"),
+    "bias shape": ({"bias": Y[0, 0, 0]}, "", ValueError, r"bias must have shape \(3,\)"),
+    "out on the host": ({"out": Y}, "out", TypeError, "out must be of the inputs' type"),
+    "out shape": ({"out": Y[:, :2]}, "", ValueError, r"out must have shape \(1, 3, 3, 4\)"),
+    "out dtype": ({"out": Y.astype("f8")}, "", ValueError, "out must be float32, got float64"),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_errors(name):
+    arguments, host, kind, message = ERRORS[name]
+    arguments = {
+        key: value if key == host else cuda.to_device(value)
+        for key, value in {"x": X, "weight": W, **arguments}.items()
+    }
+    with pytest.raises(kind, match=message):
+        fastconv.conv2d(**arguments)
+
+
+def test_out_must_not_overlap_an_input():
+    memory = cuda.to_device(np.ones(400, np.float32))
+    x, w = memory[:60].reshape(1, 2, 5, 6), cuda.to_device(W)
+    with pytest.raises(ValueError, match="out must not lie in the same part of memory"):
+        fastconv.conv2d(x, w, out=memory[50:86].reshape(1, 3, 3, 4))
+    y = fastconv.conv2d(x, w, out=memory[60:96].reshape(1, 3, 3, 4))
+    check(y, reference.conv(X, W), "float32")
