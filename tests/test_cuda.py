@@ -127,9 +127,8 @@ def test_transposed(case, rng):
     x = data(rng, (case.batch, case.filters, *case.extents), "f4")
     w = data(rng, (case.filters, case.channels // case.groups, *case.kernel), "f4")
     b = data(rng, case.channels, "f4")
-    try:
-        expected = reference.conv_transpose(x, w, b, **case.geometry)
-    except ValueError:
+    expected = reference.conv_transpose(x, w, b, **case.geometry)
+    if expected.size == 0:
         pytest.skip("the padding leaves nothing of the result")
     arrays = [cuda.to_device(array) for array in (x, w, b)]
     y = function("conv_transpose", case.ndim)(*arrays, **case.geometry)

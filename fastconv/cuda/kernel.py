@@ -5,7 +5,6 @@ that is handed array objects takes them apart again, at several microseconds for
 """
 
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,6 @@ from numba import config, cuda
 from numba.cuda import types
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
-
-THREADS = 256  # to a block
 
 # What products are added up in.
 WIDE = {"float16": types.float32, "float32": types.float32, "float64": types.float64}
@@ -31,16 +28,23 @@ class Kernel:
     make : callable
         Takes the type in which products are added up, by which numbers can be converted, and
         returns the kernel.
+    options : dict
+        What ``numba.cuda.jit`` is told besides.
     """
 
-    def __init__(self, parameters: str, make: Callable[[Any], Callable[..., None]]) -> None:
+    threads = 256  # of a block
+
+    def __init__(
+        self,
+        parameters: str,
+        make: Callable[[Any], Callable[..., None]],
+        options: dict[str, Any],
+    ) -> None:
+        self.name = make.__name__
         self.parameters = parameters
+        self.options = options
         self._make = make
         self._compiled: dict[str, Any] = {}
-
-    @cached_property
-    def __name__(self) -> str:
-        return self._make.__name__
 
     def signature(self, dtype: np.dtype[Any]) -> Any:
         """What Numba compiles the kernel for."""
@@ -61,13 +65,15 @@ class Kernel:
         """Run the kernel in enough blocks for a thread to each of ``tasks``."""
         compiled = self._compiled.get(dtype.name)
         if compiled is None:
-            signature = None if SIMULATED else self.signature(dtype)
-            compiled = self._compiled[dtype.name] = cuda.jit(signature)(self.function(dtype))
+            compile_ = cuda.jit if SIMULATED else cuda.jit(self.signature(dtype), **self.options)
+            compiled = self._compiled[dtype.name] = compile_(self.function(dtype))
         # Threads of a grid this large take turns.
-        blocks = min(-(-tasks // THREADS), 2**20)
-        compiled[blocks, THREADS, stream](*arguments)
+        blocks = min(-(-tasks // self.threads), 2**20)
+        compiled[blocks, self.threads, stream](*arguments)
 
 
-def kernel(parameters: str) -> Callable[[Callable[[Any], Callable[..., None]]], Kernel]:
-    """Decorator: ``Kernel(parameters, function)``."""
-    return lambda make: Kernel(parameters, make)
+def kernel(
+    parameters: str, **options: Any
+) -> Callable[[Callable[[Any], Callable[..., None]]], Kernel]:
+    """Decorator: ``Kernel(parameters, function, options)``."""
+    return lambda make: Kernel(parameters, make, options)
