@@ -5,6 +5,7 @@ fortieth of the time and in the same order every time, and show a fault that it 
 barrier that only some threads of a block reach.
 """
 
+import sys
 from types import SimpleNamespace
 
 import greenlet
@@ -51,7 +52,19 @@ def _run(block, grid_point, *arguments):
 _running = SimpleNamespace(thread=None)
 
 
+def _shared_array(self, shape, dtype, alignment=None):
+    """A block's shared array: one for each line of the kernel that asks, poisoned with NaN."""
+    caller = sys._getframe(1)
+    line = caller.f_code, caller.f_lineno
+    if line not in self._allocations:
+        kind = np.dtype(dtype.name)
+        poison = np.nan if kind.kind == "f" else np.iinfo(kind).min
+        self._allocations[line] = np.full(shape, poison, kind)
+    return self._allocations[line]
+
+
 def install():
-    """Have the simulator use coroutines from now on."""
+    """Have the simulator use coroutines from now on, and take shared arrays that are aligned."""
+    kernelapi.FakeCUDAShared.array = _shared_array
     kernelapi.threading = SimpleNamespace(current_thread=lambda: _running.thread)
     kernel.BlockManager.run = _run

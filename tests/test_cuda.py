@@ -47,8 +47,10 @@ every_case = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture(params=["reference"])
-def algorithm(request):
+@pytest.fixture(params=["gemm", "reference"])
+def algorithm(request, dtype):
+    if request.param == "gemm" and dtype != "float32":
+        pytest.skip("serves float32 alone")
     return request.param
 
 

@@ -12,16 +12,24 @@ stream; nothing is copied between host and device.
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from ..dispatch import CUDA_DTYPES
 from ..geometry import ConvGeometry, Ints
 from ..results import overlaps_itself
-from . import reference
+from . import gemm, gemm_weight, reference
 from .arrays import Operand, bounds, dtype_of, empty_like, operand, stream_of
-from .kernel import Kernel
+from .kernel import SIMULATED, Kernel, blocks_for
 
 Array = Any
 
-ALGORITHMS = ("auto", "reference")
+ONES = (1, 1, 1)
+
+ALGORITHMS = ("auto", "gemm", "reference")
+
+# Filters to a group (channels, for grad_input) from which "gemm", of whose tiles they fill a 128th
+# each, is taken. Not yet measured.
+MANY = 8
 
 
 def check_dtypes(arrays: dict[str, Array]) -> None:
@@ -38,12 +46,27 @@ def check_dtypes(arrays: dict[str, Array]) -> None:
 
 
 def choose(map_name: str, geometry: ConvGeometry, x: Array, algorithm: str) -> str:
-    """The algorithm for a map of an array like ``x``."""
+    """The algorithm for a map of an array like ``x``.
+
+    Raises
+    ------
+    ValueError
+        If ``algorithm`` is no name of one, or the one it names cannot serve this call.
+    """
     if algorithm not in ALGORITHMS:
         raise ValueError(
             f"algorithm must be one of {', '.join(ALGORITHMS)} on a CUDA device, got {algorithm!r}"
         )
-    return "reference"
+    dtype = dtype_of(x)
+    if algorithm == "gemm" and dtype != np.float32:
+        raise ValueError(f'algorithm "gemm" serves float32 on a CUDA device, not {dtype}')
+    if algorithm != "auto":
+        return algorithm
+    g = geometry
+    across = g.in_channels if map_name == "grad_input" else g.out_channels
+    # The simulator takes seconds for a tile, and knows no aligned arrays.
+    tiles = dtype == np.float32 and across // g.groups >= MANY and not SIMULATED
+    return "gemm" if tiles else "reference"
 
 
 def result_like(
@@ -90,8 +113,12 @@ def forward(
 ) -> None:
     """Correlate ``x`` with ``weight``."""
     g, ndim = geometry, len(weight.shape) - 2
-    operands = _image(x, ndim, g.x_shape), _filters(weight, g), _image(out, ndim, g.y_shape)
-    _run(reference.forward, operands, bias, g, x)
+    seen, filters, y = _image(x, ndim, g.x_shape), _filters(weight, g), _image(out, ndim, g.y_shape)
+    if algorithm == "reference":
+        _reference(reference.forward, (seen, filters, y), bias, g, x)
+    else:
+        taps = tuple([range(n) for n in g.kernel])
+        gemm.correlate(seen, filters, _bias(bias), y, taps, g.stride, g.before, g.dilation, x)
 
 
 def grad_input(
@@ -105,7 +132,19 @@ def grad_input(
     """Correlate ``grad_output`` with the flipped filters, their two channel axes swapped."""
     g, ndim = geometry, len(weight.shape) - 2
     dy, dx = _image(grad_output, ndim, g.y_shape), _image(out, ndim, g.x_shape)
-    _run(reference.grad_input, (dy, _filters(weight, g), dx), bias, g, grad_output)
+    filters = _filters(weight, g)
+    if algorithm == "reference":
+        _reference(reference.grad_input, (dy, filters, dx), bias, g, grad_output)
+        return
+    swapped = filters.swapped(1, 2)
+    itemsize = dtype_of(out).itemsize
+    for phase in g.phases:
+        part = dx.part(phase.place[1:], itemsize)
+        none = (range(0),) * 3
+        taps = none if phase.taps is None else _ranges(phase.taps[1:], g.kernel)
+        gemm.correlate(
+            dy, swapped, _bias(bias), part, taps, ONES, phase.before, phase.dilation, grad_output
+        )
 
 
 def grad_weight(
@@ -113,8 +152,15 @@ def grad_weight(
 ) -> None:
     """Correlate ``x`` with ``grad_output``."""
     g, ndim = geometry, len(out.shape) - 2
-    dy = _image(grad_output, ndim, g.y_shape)
-    _run(reference.grad_weight, (dy, _image(x, ndim, g.x_shape), _filters(out, g)), None, g, x)
+    dy, seen, dw = (
+        _image(grad_output, ndim, g.y_shape),
+        _image(x, ndim, g.x_shape),
+        _filters(out, g),
+    )
+    if algorithm == "reference" or g.batch == 0:
+        _reference(reference.grad_weight, (dy, seen, dw), None, g, x)
+    else:
+        gemm_weight.grad_weight(dy, seen, dw, g.stride, g.before, g.dilation, x)
 
 
 def grad_bias(grad_output: Array, shape: Ints) -> Array:
@@ -125,11 +171,11 @@ def grad_bias(grad_output: Array, shape: Ints) -> Array:
     dy = _image(grad_output, len(spatial), grouped)
     arguments = (dy.pointer, operand(out).pointer, dy.strides, dy.shape)
     stream = stream_of(grad_output)
-    reference.grad_bias.launch(dtype_of(grad_output), stream, channels, *arguments)
+    reference.grad_bias.launch(dtype_of(grad_output), stream, blocks_for(channels), *arguments)
     return out
 
 
-def _run(
+def _reference(
     kernel: Kernel,
     operands: tuple[Operand, Operand, Operand],
     bias: Array | None,
@@ -137,14 +183,11 @@ def _run(
     like: Array,
 ) -> None:
     a, b, out = operands
-    if bias is None:
-        start, step = a.pointer, 0  # never read
-    else:
-        start, _, (step,) = operand(bias)
+    start, _, (step,) = Operand(a.pointer, (), (0,)) if bias is None else operand(bias)
     kernel.launch(
         dtype_of(like),
         stream_of(like),
-        prod(out.shape),
+        blocks_for(prod(out.shape)),
         a.pointer,
         b.pointer,
         start,
@@ -161,6 +204,15 @@ def _run(
         step,
         int(bias is not None),
     )
+
+
+def _bias(bias: Array | None) -> Operand | None:
+    return None if bias is None else operand(bias)
+
+
+def _ranges(taps: tuple[slice, ...], kernel: Ints) -> tuple[range, ...]:
+    """The taps that slices of the filter's axes pick."""
+    return tuple([range(n)[axis] for axis, n in zip(taps, kernel, strict=True)])
 
 
 def _image(array: Array, ndim: int, grouped: Ints) -> Operand:

@@ -21,6 +21,25 @@ class Operand(NamedTuple):
     shape: Ints
     strides: Ints
 
+    def swapped(self, first: int, second: int) -> "Operand":
+        """With two axes exchanged."""
+        order = [*range(len(self.shape))]
+        order[first], order[second] = second, first
+        shape, strides = self.shape, self.strides
+        return Operand(
+            self.pointer, tuple([shape[i] for i in order]), tuple([strides[i] for i in order])
+        )
+
+    def part(self, place: tuple[slice, ...], itemsize: int) -> "Operand":
+        """The elements at slices of the last axes, which have a start, no stop, and a step."""
+        lead = len(self.shape) - len(place)
+        pointer, shape, strides = self.pointer, [*self.shape], [*self.strides]
+        for axis, at in enumerate(place, lead):
+            pointer += at.start * strides[axis] * (1 if SIMULATED else itemsize)
+            shape[axis] = len(range(at.start, shape[axis], at.step))
+            strides[axis] *= at.step
+        return Operand(pointer, tuple(shape), tuple(strides))
+
 
 class _HostPointer:
     """Stands for a device pointer in the simulator, and sees that nothing outside is touched."""
@@ -28,6 +47,11 @@ class _HostPointer:
     def __init__(self, array: np.ndarray[Any, Any], strides: Ints) -> None:
         reach = 1 + sum((n - 1) * stride for n, stride in zip(array.shape, strides, strict=True))
         self._elements = np.lib.stride_tricks.as_strided(array, (reach,), (array.itemsize,))
+
+    def __add__(self, elements: int) -> "_HostPointer":
+        moved = object.__new__(_HostPointer)
+        moved._elements = self._elements[elements:]
+        return moved
 
     def __getitem__(self, i: int) -> Any:
         if i < 0:

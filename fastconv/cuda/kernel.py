@@ -13,6 +13,8 @@ from numba.cuda import types
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
 
+THREADS = 256  # of a block
+
 # What products are added up in.
 WIDE = {"float16": types.float32, "float32": types.float32, "float64": types.float64}
 
@@ -31,8 +33,6 @@ class Kernel:
     options : dict
         What ``numba.cuda.jit`` is told besides.
     """
-
-    threads = 256  # of a block
 
     def __init__(
         self,
@@ -61,15 +61,18 @@ class Kernel:
         """The kernel as a Python function, not compiled."""
         return self._make(WIDE[dtype.name])
 
-    def launch(self, dtype: np.dtype[Any], stream: Any, tasks: int, *arguments: Any) -> None:
-        """Run the kernel in enough blocks for a thread to each of ``tasks``."""
+    def launch(self, dtype: np.dtype[Any], stream: Any, grid: Any, *arguments: Any) -> None:
+        """Run the kernel in a grid of blocks, a number of them or (x, y, z)."""
         compiled = self._compiled.get(dtype.name)
         if compiled is None:
             compile_ = cuda.jit if SIMULATED else cuda.jit(self.signature(dtype), **self.options)
             compiled = self._compiled[dtype.name] = compile_(self.function(dtype))
-        # Threads of a grid this large take turns.
-        blocks = min(-(-tasks // self.threads), 2**20)
-        compiled[blocks, self.threads, stream](*arguments)
+        compiled[grid, THREADS, stream](*arguments)
+
+
+def blocks_for(tasks: int) -> int:
+    """Blocks that have a thread for each task; in a grid as large as the largest, threads loop."""
+    return max(1, min(-(-tasks // THREADS), 2**20))
 
 
 def kernel(

@@ -1,0 +1,215 @@
+"""Correlation as a product of matrices, filters by columns of the image, in float32.
+
+    y[k,p] = bias[k] + sum_s  panel[s,k] column[s,p]
+
+where s runs over taps and, within each, channels. The columns are never unfolded: every thread
+reads the pixels that its column sees, tap by tap. A block computes 128 filters at 128 pixels.
+"""
+
+from math import ceil, prod
+from typing import Any
+
+from numba import cuda
+from numba.cuda import types
+
+from ..geometry import Ints
+from .arrays import Operand, dtype_of, empty_like, operand, stream_of
+from .intrinsics import load4
+from .kernel import THREADS, blocks_for, kernel
+from .tile import BUFFER, BUFFERS, DEPTH, OWN, TILE, multiply, own
+
+# Pointers to the filters and to the panel made of them; the filters' strides and shape; the first
+# tap and the step to the next along each axis.
+PACK = "pp6633"
+# Pointers to panel, x, bias and y; strides and shapes of x and y; taps, stride, before, dilation;
+# the bias's stride, and whether there is one.
+CORRELATE = "pppp66663333ii"
+
+
+@kernel(PACK)
+def pack_filters(wide):
+    """``panel[g, tap, c, k] = w[g, k, c, first + tap * step]``, 0 beyond the last c and k."""
+
+    def pack(weight, panel, ws, w_shape, first, step):
+        G, K, C, T, R, S = w_shape
+        depth = (C + DEPTH - 1) // DEPTH * DEPTH
+        row = (K + TILE - 1) // TILE * TILE
+        for i in range(cuda.grid(1), G * T * R * S * depth * row, cuda.gridsize(1)):
+            k = i % row
+            c = i // row % depth
+            tap = i // (row * depth)
+            s = first[2] + tap % S * step[2]
+            r = first[1] + tap // S % R * step[1]
+            t = first[0] + tap // (S * R) % T * step[0]
+            g = tap // (S * R * T)
+            value = wide(0)
+            if k < K and c < C:
+                value = weight[
+                    g * ws[0] + k * ws[1] + c * ws[2] + t * ws[3] + r * ws[4] + s * ws[5]
+                ]
+            panel[i] = value
+
+    return pack
+
+
+@kernel(CORRELATE, launch_bounds=THREADS)
+def multiply_filters(wide):
+    """``y[n,k,p] = bias[k] + sum_c sum_r x[n, c, p*stride + r*dilation - before] panel[r,c,k]``"""
+
+    def multiply_panel(
+        panel,
+        x,
+        bias,
+        y,
+        xs,
+        ys,
+        x_shape,
+        y_shape,
+        taps,
+        stride,
+        before,
+        dilation,
+        bias_step,
+        biased,
+    ):
+        rows = cuda.shared.array(BUFFERS, types.float32, alignment=16)
+        cols = cuda.shared.array(BUFFERS, types.float32, alignment=16)
+        sums = cuda.local.array((OWN, OWN), types.float32)
+        places = cuda.shared.array(TILE, types.int64)
+        starts = cuda.local.array(OWN, types.float32)
+        seen = cuda.local.array(4, types.float32)
+        for i in range(OWN):
+            for j in range(OWN):
+                sums[i, j] = types.float32(0)
+        thread, group = cuda.threadIdx.x, cuda.blockIdx.z
+        N, _, C, D, H, W = x_shape
+        _, _, K, O, P, Q = y_shape
+
+        # Each thread reads 4 channels of one pixel, and 4 filters of one row of the panel.
+        column, part = thread % TILE, thread // TILE * 4
+        pixel = cuda.blockIdx.x * TILE + column
+        q, p, o, n = pixel % Q, pixel // Q % P, pixel // (Q * P) % O, pixel // (Q * P * O)
+        left = q * stride[2] - before[2]
+        top = p * stride[1] - before[1]
+        front = o * stride[0] - before[0]
+        image = n * xs[0] + group * xs[1] + part * xs[2]
+        places[column] = n * ys[0] + group * ys[1] + o * ys[3] + p * ys[4] + q * ys[5]
+        depth = (C + DEPTH - 1) // DEPTH * DEPTH
+        row = (K + TILE - 1) // TILE * TILE
+        steps = taps[0] * taps[1] * taps[2] * (depth // DEPTH)
+        line = (
+            (group * steps * DEPTH + thread // 32) * row + cuda.blockIdx.y * TILE + thread % 32 * 4
+        )
+
+        first, second = thread // 16 * 4, thread % 16 * 4
+        c, t, r, s = 0, 0, 0, 0
+        for step in range(steps + 1):
+            buffer = step % 2 * BUFFER
+            if step < steps:
+                d, h, w = front + t * dilation[0], top + r * dilation[1], left + s * dilation[2]
+                inside = n < N and d >= 0 and d < D and h >= 0 and h < H and w >= 0 and w < W
+                at = image + c * xs[2] + d * xs[3] + h * xs[4] + w * xs[5]
+                for j in range(4):
+                    seen[j] = types.float32(0)
+                    if inside and c + part + j < C:
+                        seen[j] = x[at + j * xs[2]]
+                w0, w1, w2, w3 = load4(panel, line + step * DEPTH * row)
+                c += DEPTH
+                if c >= C:
+                    c = 0
+                    s += 1
+                    if s == taps[2]:
+                        s = 0
+                        r += 1
+                        if r == taps[1]:
+                            r = 0
+                            t += 1
+            if step > 0:
+                multiply(rows, cols, BUFFER - buffer, first, second, sums)
+            if step < steps:
+                for j in range(4):
+                    cols[buffer + (part + j) * TILE + column] = seen[j]
+                at_row = buffer + thread * 4
+                rows[at_row], rows[at_row + 1], rows[at_row + 2], rows[at_row + 3] = w0, w1, w2, w3
+            cuda.syncthreads()
+
+        for i in range(OWN):
+            k = cuda.blockIdx.y * TILE + own(first, i)
+            starts[i] = types.float32(0)
+            if biased and k < K:
+                starts[i] = bias[(group * K + k) * bias_step]
+        for j in range(OWN):
+            place = places[own(second, j)]
+            pixel = cuda.blockIdx.x * TILE + own(second, j)
+            for i in range(OWN):
+                k = cuda.blockIdx.y * TILE + own(first, i)
+                if pixel < N * O * P * Q and k < K:
+                    y[place + k * ys[2]] = starts[i] + sums[i, j]
+
+    return multiply_panel
+
+
+def correlate(
+    x: Operand,
+    weight: Operand,
+    bias: Operand | None,
+    y: Operand,
+    taps: tuple[range, ...],
+    stride: Ints,
+    before: Ints,
+    dilation: Ints,
+    like: Any,
+) -> None:
+    """Write the correlation of ``x`` with some taps of ``weight`` into ``y``.
+
+    Parameters
+    ----------
+    x, weight, y : Operand
+        (N, G, C/G, D, H, W), (G, K/G, C/G, T, R, S), (N, G, K/G, O, P, Q)
+    bias : Operand or None
+        (K,)
+    taps : 3 ranges
+        The taps along each axis, in the order in which they meet pixels; none along some axis
+        leaves the bias alone.
+    stride, before, dilation
+        As for ``cpu.engine``.
+    like
+        The caller's array whose library, dtype and stream serve for everything.
+    """
+    dtype, stream = dtype_of(like), stream_of(like)
+    groups, filters, channels = weight.shape[:3]
+    counts = tuple([len(axis) for axis in taps])
+    row = ceil(filters / TILE) * TILE
+    elements = groups * prod(counts) * ceil(channels / DEPTH) * DEPTH * row
+    panel = operand(empty_like(like, (max(elements, 1),)))
+    pack_filters.launch(
+        dtype,
+        stream,
+        blocks_for(elements),
+        weight.pointer,
+        panel.pointer,
+        weight.strides,
+        (groups, filters, channels, *counts),
+        tuple([axis.start for axis in taps]),
+        tuple([axis.step for axis in taps]),
+    )
+    pixels = y.shape[0] * prod(y.shape[3:])
+    multiply_filters.launch(
+        dtype,
+        stream,
+        (ceil(pixels / TILE), row // TILE, groups),
+        panel.pointer,
+        x.pointer,
+        panel.pointer if bias is None else bias.pointer,
+        y.pointer,
+        x.strides,
+        y.strides,
+        x.shape,
+        y.shape,
+        counts,
+        stride,
+        before,
+        dilation,
+        0 if bias is None else bias.strides[0],
+        int(bias is not None),
+    )
