@@ -11,7 +11,7 @@ import pytest
 import fastconv
 
 from . import reference
-from .cases import CASES, assert_close, data
+from .cases import CASES, Case, assert_close, data
 from .test_maps import function
 
 pytest.importorskip("numba_cuda")
@@ -36,22 +36,33 @@ def products(case):
 SMALL = [case for case in CASES if not config.ENABLE_CUDASIM or products(case) <= MOST]
 FEW = SMALL[:: 4 if config.ENABLE_CUDASIM else 1]
 
+# More than one tile of 128 filters, channels or pixels, and the ends of each.
+IMAGE = Case((9, 12), (3, 2), batch=1, padding=1)
+TILES = [
+    replace(IMAGE, channels=9, filters=130),
+    replace(IMAGE, channels=131, filters=3, kernel=(1, 2)),
+    replace(IMAGE, batch=2, stride=(2, 1), filters=17),
+    replace(IMAGE, channels=18, filters=34, groups=2, dilation=(1, 2)),
+]
+
 # Half precision keeps 11 bits of a result; sums are float32's.
 TOLERANCE = {"float16": 6e-4, "float32": 2e-6, "float64": 1e-14}
 
 every_case = pytest.mark.parametrize(
-    ("case", "dtype"),
-    [(case, "float32") for case in SMALL]
-    + [(case, dtype) for dtype in ("float16", "float64") for case in FEW],
+    ("case", "dtype", "algorithm"),
+    [(case, "float32", "reference") for case in SMALL]
+    + [(case, dtype, "reference") for dtype in ("float16", "float64") for case in FEW]
+    + [(case, "float32", "gemm") for case in FEW[::2] + TILES],
     ids=str,
 )
 
 
-@pytest.fixture(params=["gemm", "reference"])
-def algorithm(request, dtype):
-    if request.param == "gemm" and dtype != "float32":
-        pytest.skip("serves float32 alone")
-    return request.param
+@pytest.fixture(autouse=True)
+def few_blocks(monkeypatch):
+    if config.ENABLE_CUDASIM:
+        from fastconv.cuda import gemm_weight
+
+        monkeypatch.setattr(gemm_weight, "BLOCKS", 3)
 
 
 def poisoned(shape, dtype):

@@ -14,7 +14,7 @@ from numba.cuda import types
 
 from ..geometry import Ints
 from .arrays import Operand, dtype_of, empty_like, operand, stream_of
-from .intrinsics import load4
+from .intrinsics import load4, store4
 from .kernel import THREADS, blocks_for, kernel
 from .tile import BUFFER, BUFFERS, DEPTH, OWN, TILE, multiply, own
 
@@ -86,51 +86,50 @@ def multiply_filters(wide):
         _, _, K, O, P, Q = y_shape
 
         # Each thread reads 4 channels of one pixel, and 4 filters of one row of the panel.
-        column, part = thread % TILE, thread // TILE * 4
+        column, part = thread % TILE, types.int32(thread // TILE * 4)
         pixel = cuda.blockIdx.x * TILE + column
         q, p, o, n = pixel % Q, pixel // Q % P, pixel // (Q * P) % O, pixel // (Q * P * O)
-        left = q * stride[2] - before[2]
-        top = p * stride[1] - before[1]
-        front = o * stride[0] - before[0]
+        left = types.int32(q * stride[2] - before[2])
+        top = types.int32(p * stride[1] - before[1])
+        front = types.int32(o * stride[0] - before[0])
         image = n * xs[0] + group * xs[1] + part * xs[2]
         places[column] = n * ys[0] + group * ys[1] + o * ys[3] + p * ys[4] + q * ys[5]
         depth = (C + DEPTH - 1) // DEPTH * DEPTH
         row = (K + TILE - 1) // TILE * TILE
-        steps = taps[0] * taps[1] * taps[2] * (depth // DEPTH)
-        line = (
-            (group * steps * DEPTH + thread // 32) * row + cuda.blockIdx.y * TILE + thread % 32 * 4
-        )
+        steps = types.int32(taps[0] * taps[1] * taps[2] * (depth // DEPTH))
+        line = (group * steps * DEPTH + thread // 32) * row + cuda.blockIdx.y * TILE
+        line += thread % 32 * 4
 
         first, second = thread // 16 * 4, thread % 16 * 4
-        c, t, r, s = 0, 0, 0, 0
+        channels = types.int32(C)
+        c, t, r, s = channels, types.int32(0), types.int32(0), types.int32(-1)
+        at, inside = image, False
         for step in range(steps + 1):
             buffer = step % 2 * BUFFER
             if step < steps:
-                d, h, w = front + t * dilation[0], top + r * dilation[1], left + s * dilation[2]
-                inside = n < N and d >= 0 and d < D and h >= 0 and h < H and w >= 0 and w < W
-                at = image + c * xs[2] + d * xs[3] + h * xs[4] + w * xs[5]
+                if c >= channels:
+                    c, s = types.int32(0), types.int32(s + 1)
+                    if s == taps[2]:
+                        s, r = types.int32(0), types.int32(r + 1)
+                        if r == taps[1]:
+                            r, t = types.int32(0), types.int32(t + 1)
+                    d, h, w = front + t * dilation[0], top + r * dilation[1], left + s * dilation[2]
+                    inside = n < N and d >= 0 and d < D and h >= 0 and h < H and w >= 0 and w < W
+                    at = image + d * xs[3] + h * xs[4] + w * xs[5]
                 for j in range(4):
                     seen[j] = types.float32(0)
-                    if inside and c + part + j < C:
+                    if inside and types.int32(c + part + j) < channels:
                         seen[j] = x[at + j * xs[2]]
-                w0, w1, w2, w3 = load4(panel, line + step * DEPTH * row)
-                c += DEPTH
-                if c >= C:
-                    c = 0
-                    s += 1
-                    if s == taps[2]:
-                        s = 0
-                        r += 1
-                        if r == taps[1]:
-                            r = 0
-                            t += 1
+                w0, w1, w2, w3 = load4(panel, line)
+                c = types.int32(c + DEPTH)
+                at += DEPTH * xs[2]
+                line += DEPTH * row
             if step > 0:
                 multiply(rows, cols, BUFFER - buffer, first, second, sums)
             if step < steps:
                 for j in range(4):
-                    cols[buffer + (part + j) * TILE + column] = seen[j]
-                at_row = buffer + thread * 4
-                rows[at_row], rows[at_row + 1], rows[at_row + 2], rows[at_row + 3] = w0, w1, w2, w3
+                    cols[types.uint32(buffer + (part + j) * TILE + column)] = seen[j]
+                store4(rows, buffer + thread * 4, w0, w1, w2, w3)
             cuda.syncthreads()
 
         for i in range(OWN):

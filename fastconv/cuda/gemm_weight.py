@@ -50,7 +50,7 @@ def multiply_pixels(wide):
         columns = C * taps[0] * taps[1] * taps[2]
 
         # Each thread reads 4 pixels of one filter's plane, and those that one channel's tap meets.
-        lane, part = thread % TILE, thread // TILE * 4
+        lane, part = thread % TILE, types.int32(thread // TILE * 4)
         k = cuda.blockIdx.y * TILE + lane
         column = cuda.blockIdx.x * TILE + lane
         s, r, t = (
@@ -59,49 +59,51 @@ def multiply_pixels(wide):
             column // (taps[2] * taps[1]) % taps[0],
         )
         c = column // (taps[2] * taps[1] * taps[0])
-        left = s * dilation[2] - before[2]
-        top = r * dilation[1] - before[1]
-        front = t * dilation[0] - before[0]
-        plane = group * ys[1] + k * ys[2]
-        image = group * xs[1] + c * xs[2]
+        left = types.int32(s * dilation[2] - before[2])
+        top = types.int32(r * dilation[1] - before[1])
+        front = types.int32(t * dilation[0] - before[0])
+        plane = group * ys[1] + k * ys[2] + part * ys[5]
+        image = group * xs[1] + c * xs[2] + (part * stride[2] + left) * xs[5]
+        filter_exists, channel_exists = k < K, c < C
 
+        line_length, width, across = types.int32(Q), types.int32(W), types.int32(stride[2])
         lines = N * O * P
         line = share * lines // shares
-        p, o, n = line % P, line // P % O, line // (P * O)
-        steps = ((share + 1) * lines // shares - line) * ((Q + DEPTH - 1) // DEPTH)
+        steps = types.int32(((share + 1) * lines // shares - line) * ((Q + DEPTH - 1) // DEPTH))
+        o, n = types.int32(line // P % O), types.int32(line // (P * O))
+        q, p = line_length, types.int32(line % P - 1)
         first, second = thread // 16 * 4, thread % 16 * 4
-        q = 0
+        from_y, from_x, inside = plane, image, False
         for step in range(steps + 1):
             buffer = step % 2 * BUFFER
             if step < steps:
-                d, h = o * stride[0] + front, p * stride[1] + top
-                inside = c < C and d >= 0 and d < D and h >= 0 and h < H
-                from_y = plane + n * ys[0] + o * ys[3] + p * ys[4]
-                from_x = image + n * xs[0] + d * xs[3] + h * xs[4]
+                if q >= line_length:
+                    q, p = types.int32(0), types.int32(p + 1)
+                    if p == P:
+                        p, o = types.int32(0), types.int32(o + 1)
+                        if o == O:
+                            o, n = types.int32(0), types.int32(n + 1)
+                    d, h = o * stride[0] + front, p * stride[1] + top
+                    inside = channel_exists and d >= 0 and d < D and h >= 0 and h < H
+                    from_y = plane + n * ys[0] + o * ys[3] + p * ys[4]
+                    from_x = image + n * xs[0] + d * xs[3] + h * xs[4]
                 for j in range(4):
                     seen[j], met[j] = types.float32(0), types.float32(0)
-                    pixel = q + part + j
-                    w = pixel * stride[2] + left
-                    if k < K and pixel < Q:
-                        seen[j] = dy[from_y + pixel * ys[5]]
-                    if inside and w >= 0 and w < W:
-                        met[j] = x[from_x + w * xs[5]]
-                q += DEPTH
-                if q >= Q:
-                    q = 0
-                    p += 1
-                    if p == P:
-                        p = 0
-                        o += 1
-                        if o == O:
-                            o = 0
-                            n += 1
+                    pixel = types.int32(q + part + j)
+                    w = types.int32(pixel * across + left)
+                    if filter_exists and pixel < line_length:
+                        seen[j] = dy[from_y + j * ys[5]]
+                    if inside and w >= 0 and w < width:
+                        met[j] = x[from_x + j * stride[2] * xs[5]]
+                q = types.int32(q + DEPTH)
+                from_y += DEPTH * ys[5]
+                from_x += DEPTH * stride[2] * xs[5]
             if step > 0:
                 multiply(rows, cols, BUFFER - buffer, first, second, sums)
             if step < steps:
                 for j in range(4):
-                    rows[buffer + (part + j) * TILE + lane] = seen[j]
-                    cols[buffer + (part + j) * TILE + lane] = met[j]
+                    rows[types.uint32(buffer + (part + j) * TILE + lane)] = seen[j]
+                    cols[types.uint32(buffer + (part + j) * TILE + lane)] = met[j]
             cuda.syncthreads()
 
         for i in range(OWN):

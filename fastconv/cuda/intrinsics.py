@@ -12,26 +12,48 @@ if SIMULATED:
             raise IndexError(f"elements from {i} on are not aligned")
         return x[i], x[i + 1], x[i + 2], x[i + 3]
 
+    @cuda.jit(device=True)
+    def store4(x, i, a, b, c, d):
+        if i % 4:
+            raise IndexError(f"elements from {i} on are not aligned")
+        x[i], x[i + 1], x[i + 2], x[i + 3] = a, b, c, d
+
 else:
     from llvmlite import ir
     from numba.cuda import types
     from numba.cuda.extending import intrinsic
 
+    FOUR = types.UniTuple(types.float32, 4)
+
+    def _address(context, builder, x, start, index, i):
+        """Of the vector from element ``i`` of an array, or from a pointer."""
+        if isinstance(x, types.Array):
+            start = context.make_array(x)(context, builder, start).data
+        place = builder.gep(start, [context.cast(builder, i, index, types.intp)])
+        return builder.bitcast(place, ir.VectorType(ir.FloatType(), 4).as_pointer())
+
     @intrinsic
     def load4(typingctx, x, i):
         """``x[i], x[i+1], x[i+2], x[i+3]`` at once; the first lies at a multiple of 16 bytes."""
-        four = types.UniTuple(types.float32, 4)
 
         def codegen(context, builder, sig, args):
-            start = args[0]
-            if isinstance(x, types.Array):
-                start = context.make_array(x)(context, builder, start).data
-            index = context.cast(builder, args[1], i, types.intp)
-            address = builder.bitcast(
-                builder.gep(start, [index]), ir.VectorType(ir.FloatType(), 4).as_pointer()
-            )
+            address = _address(context, builder, x, args[0], i, args[1])
             vector = builder.load(address, align=16)
             lanes = [builder.extract_element(vector, ir.IntType(32)(j)) for j in range(4)]
-            return context.make_tuple(builder, four, lanes)
+            return context.make_tuple(builder, FOUR, lanes)
 
-        return four(x, i), codegen
+        return FOUR(x, i), codegen
+
+    @intrinsic
+    def store4(typingctx, x, i, a, b, c, d):
+        """``x[i], x[i+1], x[i+2], x[i+3] = a, b, c, d`` at once, likewise."""
+
+        def codegen(context, builder, sig, args):
+            address = _address(context, builder, x, args[0], i, args[1])
+            vector = ir.Constant(ir.VectorType(ir.FloatType(), 4), ir.Undefined)
+            for j in range(4):
+                vector = builder.insert_element(vector, args[2 + j], ir.IntType(32)(j))
+            builder.store(vector, address, align=16)
+            return context.get_dummy_value()
+
+        return types.void(x, i, *[types.float32] * 4), codegen
