@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import importlib.util
 import pkgutil
 
 import pytest
@@ -9,7 +10,16 @@ import pytest
 import fastconv
 
 EXAMPLES = [n for n in fastconv.__all__ if n not in ("Explanation", "GradCheck")]
-MODULES = [m.name for m in pkgutil.walk_packages(fastconv.__path__, "fastconv.")]
+
+
+def _without_cuda(name):
+    if importlib.util.find_spec("numba_cuda") is not None:
+        raise ImportError(name)
+
+
+MODULES = [m.name for m in pkgutil.walk_packages(fastconv.__path__, "fastconv.", _without_cuda)]
+if importlib.util.find_spec("numba_cuda") is None:
+    MODULES.remove("fastconv.cuda")
 
 
 def run(item, name):
