@@ -5,6 +5,7 @@ Each is written once, with the number of spatial axes as its first argument; ``r
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from types import ModuleType
 from typing import Any, SupportsIndex
 
@@ -41,6 +42,24 @@ def conv_geometry_of(
     x_name: str = "x",
     weight_name: str = "weight",
 ) -> ConvGeometry:
+    arguments = x_shape, weight_shape, stride, padding, dilation, groups, x_name, weight_name
+    # Looking at each takes a sixth of a small call. Not so for values that are equal to these.
+    if type(stride) is type(padding) is type(dilation) is type(groups) is int:
+        return _kept_geometry(ndim, *arguments)  # type: ignore[arg-type]
+    return _geometry(ndim, *arguments)
+
+
+def _geometry(
+    ndim: int,
+    x_shape: Ints,
+    weight_shape: Ints,
+    stride: PerAxis,
+    padding: Padding,
+    dilation: PerAxis,
+    groups: SupportsIndex,
+    x_name: str,
+    weight_name: str,
+) -> ConvGeometry:
     return conv_geometry(
         ndim,
         batched_shape(x_name, x_shape, ndim),
@@ -52,6 +71,9 @@ def conv_geometry_of(
         x_name,
         weight_name,
     )
+
+
+_kept_geometry = lru_cache(maxsize=1024)(_geometry)
 
 
 def image_shape(grouped: Ints, ndim: int, like: Ints) -> Ints:

@@ -22,7 +22,6 @@ from ..config import brief_spinning
 from ..memory import workspace
 from .blocks import Ints, Tables
 from .kernel import OPTIONS, Kernel, driver_arguments, kernel_signature
-from .views import origin
 
 Array = NDArray[Any]
 
@@ -155,10 +154,10 @@ def run(plan: Plan, a: Array, b: Array, c: Array, out: Array) -> None:
     arguments = (
         plan.size,
         plan.table,
-        origin(a),
-        origin(b),
+        a,
+        b,
         c,
-        origin(out),
+        out,
         workspace(plan.work, dtype),
     )
     if threads_of(plan) == 1:

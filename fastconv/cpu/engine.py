@@ -13,43 +13,41 @@ end see zeros there. How many windows there are is said by the extents of ``y``.
 """
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from . import driver
 from .blocks import Ints
-from .driver import Plan
+from .driver import SERIAL_BELOW, Plan
 from .views import aligned, layout
 
 Array = NDArray[Any]
-KeptLayout = tuple[Ints, Ints]
+
+KEPT = 256  # plans
 
 
 class Engine:
     """An engine, given how it makes a plan for ``(dtype, threads, *layouts, *options)``."""
 
     def __init__(self, make_plan: Callable[..., Plan]) -> None:
-        @lru_cache(maxsize=256)
-        def plan(
-            dtype: np.dtype[Any],
-            threads: int,
-            a: KeptLayout,
-            b: KeptLayout,
-            out: KeptLayout,
-            *options: Ints,
-        ) -> Plan:
-            layouts = [layout(*each, dtype.itemsize) for each in (a, b, out)]
-            return make_plan(dtype, threads, *layouts, *options)
-
-        self._plan = plan
+        self._make_plan = make_plan
+        self._plans: dict[tuple[Any, ...], tuple[Plan, int]] = {}
 
     def plan(self, a: Array, b: Array, out: Array, *options: Ints) -> Plan:
         """The plan for these arrays, made when such shapes and strides are first seen."""
         layouts = (a.shape, a.strides), (b.shape, b.strides), (out.shape, out.strides)
-        return self._plan(out.dtype, driver.threads(), *layouts, *options)
+        key = (out.dtype, layouts, options)
+        plan, threads = self._plans.get(key, (None, 0))
+        # Asking how many threads there are takes a tenth of a small call, which needs but one.
+        if plan is None or (plan.operations >= SERIAL_BELOW and threads != driver.threads()):
+            threads = driver.threads()
+            views = [layout(*each, out.dtype.itemsize) for each in layouts]
+            plan = self._make_plan(out.dtype, threads, *views, *options)
+            if len(self._plans) == KEPT:
+                self._plans.clear()
+            self._plans[key] = plan, threads
+        return plan
 
     def __call__(self, a: Array, b: Array, bias: Array | None, out: Array, *options: Ints) -> None:
         """Write what the engine computes of ``a`` and ``b`` into ``out``.

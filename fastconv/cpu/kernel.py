@@ -39,9 +39,11 @@ def kernel_signature(scalar: types.Float) -> Any:
 def driver_arguments(scalar: types.Float) -> tuple[types.Type, ...]:
     """The arrays from ``size`` to ``work`` as the driver takes them from Python."""
     integers = types.Array(types.int64, 1, "C", readonly=True)
-    source = types.Array(scalar, 1, "C", readonly=True)
-    target = types.Array(scalar, 1, "C")
-    return integers, integers, source, source, source, target, target
+    source = types.Array(scalar, 6, "A", readonly=True)
+    bias = types.Array(scalar, 1, "C", readonly=True)
+    target = types.Array(scalar, 6, "A")
+    work = types.Array(scalar, 1, "C")
+    return integers, integers, source, source, bias, target, work
 
 
 class Kernel(PerDtype):

@@ -37,8 +37,3 @@ def flat(*layouts: Layout) -> tuple[Layout, ...]:
             for shape, strides in layouts
         ]
     )
-
-
-def origin(x: NDArray[Any]) -> NDArray[Any]:
-    """View of the first element of ``x``, from which kernels count their offsets."""
-    return x[:1, 0, 0, 0, 0, 0]
