@@ -19,6 +19,7 @@ from .geometry import (
     PerAxis,
     batched_shape,
     conv_geometry,
+    is_plain,
     padding_form,
     per_axis,
     positive,
@@ -43,8 +44,8 @@ def conv_geometry_of(
     weight_name: str = "weight",
 ) -> ConvGeometry:
     arguments = x_shape, weight_shape, stride, padding, dilation, groups, x_name, weight_name
-    # Looking at each takes a sixth of a small call. Not so for values that are equal to these.
-    if type(stride) is type(padding) is type(dilation) is type(groups) is int:
+    # Looking at each in earnest takes a third of a small call.
+    if type(groups) is int and is_plain(stride) and is_plain(padding) and is_plain(dilation):
         return _kept_geometry(ndim, *arguments)  # type: ignore[arg-type]
     return _geometry(ndim, *arguments)
 

@@ -116,6 +116,24 @@ class ConvGeometry:
         )
 
 
+def is_plain(value: object) -> bool:
+    """Whether a value is made of integers proper, so that what equals it means the same.
+
+    >>> is_plain(1), is_plain((1, 2)), is_plain(((1, 2), (0, 0))), is_plain("same")
+    (True, True, True, True)
+    >>> is_plain(1.0), is_plain((1, True)), is_plain([1, 2])
+    (False, False, False)
+    """
+    if type(value) in (int, str):
+        return True
+    if type(value) is not tuple:
+        return False
+    kinds = {*map(type, value)}
+    return kinds == {int} or (
+        kinds == {tuple} and all({*map(type, pair)} == {int} for pair in value)
+    )
+
+
 def per_axis(name: str, value: PerAxis, ndim: int, least: int) -> Ints:
     """``value``, one integer or one for each axis, as a tuple; ``least`` is the smallest allowed.
 
