@@ -6,13 +6,13 @@ layer.weight -= rate * layer.grads["weight"]
 """
 
 from math import prod, sqrt
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from . import functional, transposed
-from .dispatch import DTYPES
+from .dispatch import DTYPES, cuda_backend
 from .geometry import Ints, Padding, PerAxis, padding_form, per_axis, positive
 
 Array = NDArray[Any]
@@ -76,6 +76,30 @@ class _Layer:
     def eval(self) -> None:
         """Set evaluation mode, in which ``forward`` keeps no reference to its input."""
         self.train(False)
+
+    def to(self, device: str) -> Self:
+        """Move the parameters to ``"cuda"`` or back to the ``"cpu"``; returns the layer.
+
+        On a device they are arrays of CuPy, where that is installed, which a training loop updates
+        as it does NumPy's; otherwise of Numba. Gradients and a kept input are let go.
+
+        Raises
+        ------
+        ValueError
+            If ``device`` is neither.
+        ModuleNotFoundError, RuntimeError
+            If numba-cuda is not installed or no device answers.
+        """
+        if device not in ("cpu", "cuda"):
+            raise ValueError(f'device must be "cpu" or "cuda", got {device!r}')
+        on_host = isinstance(self.weight, np.ndarray)
+        if on_host != (device == "cpu"):
+            backend = cuda_backend()
+            move = backend.to_device if on_host else backend.to_host
+            self.weight = move(self.weight)
+            self.bias = None if self.bias is None else move(self.bias)
+            self.grads, self._x = {}, None
+        return self
 
     @property
     def parameters(self) -> dict[str, Array]:

@@ -229,3 +229,33 @@ def test_out_must_not_overlap_an_input():
         fastconv.conv2d(x, w, out=memory[50:86].reshape(1, 3, 3, 4))
     y = fastconv.conv2d(x, w, out=memory[60:96].reshape(1, 3, 3, 4))
     check(y, reference.conv(X, W), "float32")
+
+
+def test_layers(rng):
+    """A layer that is moved computes the same, and moves back."""
+    for make in (fastconv.Conv2d, fastconv.ConvTranspose2d):
+        layer = make(3, 4, kernel_size=(2, 3), stride=2, rng=0)
+        x = data(rng, (2, 3, 5, 6), "f4")
+        y = layer.forward(x)
+        dx = layer.backward(y)
+        weight, grads = layer.weight, layer.grads
+        assert layer.to("cuda") is layer
+        check(layer.forward(cuda.to_device(x)), y, "float32")
+        check(layer.backward(cuda.to_device(y)), dx, "float32")
+        for name, grad in grads.items():
+            check(layer.grads[name], grad, "float32")
+        layer.to("cpu")
+        np.testing.assert_array_equal(layer.weight, weight)
+        with pytest.raises(RuntimeError, match="needs the input of a forward call"):
+            layer.backward(y)
+
+
+def test_the_check_for_devices():
+    """``bench.gpu_check`` finds the kernels right."""
+    from bench import gpu_check
+
+    found = gpu_check.Report(seed=0, deadline=float("inf"), machine=gpu_check.machine())
+    gpu_check.check_results(found, gpu_check.SMALL[-1:])
+    assert len(found.checks) == 12
+    assert all(entry["right"] for entry in found.checks)
+    assert any("12 checks, 0 wrong" in line for line in gpu_check.lines_of(found))

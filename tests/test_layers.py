@@ -131,3 +131,12 @@ def test_repr():
         "Conv1d(2, 4, kernel_size=(3,), stride=(1,), padding='same', dilation=(1,), groups=1,"
         " bias=True)"
     )
+
+
+def test_layers_stay_where_they_are():
+    layer = fastconv.Conv2d(1, 1, 1)
+    weight = layer.weight
+    assert layer.to("cpu") is layer
+    assert layer.weight is weight
+    with pytest.raises(ValueError, match="device must be"):
+        layer.to("tpu")

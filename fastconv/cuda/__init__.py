@@ -19,6 +19,8 @@ from ..geometry import ConvGeometry, Ints
 from ..results import overlaps_itself
 from . import gemm, gemm_weight, reference
 from .arrays import Operand, bounds, dtype_of, empty_like, operand, stream_of
+from .arrays import to_device as to_device
+from .arrays import to_host as to_host
 from .kernel import SIMULATED, Kernel, blocks_for
 
 Array = Any

@@ -4,6 +4,7 @@ CuPy arrays, PyTorch tensors and Numba's device arrays all say by ``__cuda_array
 they lie; in Numba's simulator, arrays are NumPy's in disguise.
 """
 
+import importlib.util
 import sys
 from typing import Any, NamedTuple
 
@@ -117,6 +118,26 @@ def empty_like(array: Any, shape: Ints) -> Any:
     if library == "cupy":
         return sys.modules["cupy"].empty(shape, array.dtype)
     return cuda.device_array(shape, dtype_of(array))
+
+
+def to_device(array: np.ndarray[Any, Any]) -> Any:
+    """A copy on the current device: CuPy's array, where that is installed, or else Numba's."""
+    if importlib.util.find_spec("cupy") is not None and not SIMULATED:
+        return importlib.import_module("cupy").asarray(array)
+    return cuda.to_device(array)
+
+
+def to_host(array: Any) -> np.ndarray[Any, Any]:
+    """A copy of a device array as NumPy's."""
+    library = _library(array)
+    host: np.ndarray[Any, Any]
+    if library == "torch":
+        host = array.cpu().numpy()
+    elif library == "cupy":
+        host = array.get()
+    else:
+        host = array.copy_to_host()
+    return host
 
 
 def stream_of(array: Any) -> Any:
