@@ -5,8 +5,8 @@
     grad_weight(grad_output, x, geometry, out, algorithm)
     grad_bias(grad_output, shape)
 
-Results are arrays of the first argument's library, computed on that library's current
-stream; nothing is copied between host and device.
+Results are arrays of the first argument's library, computed on that library's current stream;
+nothing is copied between host and device.
 """
 
 from math import prod
@@ -171,7 +171,8 @@ def grad_bias(grad_output: Array, shape: Ints) -> Array:
     out = empty_like(grad_output, (channels,))
     grouped = (batch, 1, channels, *[1] * (3 - len(spatial)), *spatial)
     dy = _image(grad_output, len(spatial), grouped)
-    arguments = (dy.pointer, operand(out).pointer, dy.strides, dy.shape)
+    db = operand(out)
+    arguments = (dy.pointer, db.pointer, dy.strides, dy.shape)
     stream = stream_of(grad_output)
     reference.grad_bias.launch(dtype_of(grad_output), stream, blocks_for(channels), *arguments)
     return out
@@ -185,14 +186,15 @@ def _reference(
     like: Array,
 ) -> None:
     a, b, out = operands
-    start, _, (step,) = Operand(a.pointer, (), (0,)) if bias is None else operand(bias)
+    # Without a bias, its pointer is never read from.
+    added = Operand(a.pointer, (0,), (0,)) if bias is None else operand(bias)
     kernel.launch(
         dtype_of(like),
         stream_of(like),
         blocks_for(prod(out.shape)),
         a.pointer,
         b.pointer,
-        start,
+        added.pointer,
         out.pointer,
         a.strides,
         b.strides,
@@ -203,7 +205,7 @@ def _reference(
         g.stride,
         g.before,
         g.dilation,
-        step,
+        added.strides[0],
         int(bias is not None),
     )
 
@@ -219,15 +221,17 @@ def _ranges(taps: tuple[slice, ...], kernel: Ints) -> tuple[range, ...]:
 
 def _image(array: Array, ndim: int, grouped: Ints) -> Operand:
     """An image (N, C, *spatial), with or without N, as (N, G, C/G, D, H, W)."""
-    pointer, _, strides = operand(array)
+    whole = operand(array)
+    strides = whole.strides
     batch = strides[0] if len(strides) == ndim + 2 else 0
     channel, *spatial = strides[-1 - ndim :]
     strides = (batch, grouped[2] * channel, channel, *[0] * (3 - ndim), *spatial)
-    return Operand(pointer, grouped, strides)
+    return whole._replace(shape=grouped, strides=strides)
 
 
 def _filters(array: Array, g: ConvGeometry) -> Operand:
     """Filters (K, C/G, *kernel) as (G, K/G, C/G, T, R, S)."""
-    pointer, _, (filters, channels, *taps) = operand(array)
+    whole = operand(array)
+    filters, channels, *taps = whole.strides
     strides = (g.weight_shape[1] * filters, filters, channels, *[0] * (3 - len(taps)), *taps)
-    return Operand(pointer, g.weight_shape, strides)
+    return whole._replace(shape=g.weight_shape, strides=strides)

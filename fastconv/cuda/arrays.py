@@ -16,19 +16,23 @@ from .kernel import SIMULATED
 
 
 class Operand(NamedTuple):
-    """What kernels are told of an array; strides are counted in elements."""
+    """What kernels are told of an array; strides are counted in elements.
+
+    ``owner`` is what keeps its memory from being freed.
+    """
 
     pointer: Any
     shape: Ints
     strides: Ints
+    owner: Any = None
 
     def swapped(self, first: int, second: int) -> "Operand":
         """With two axes exchanged."""
         order = [*range(len(self.shape))]
         order[first], order[second] = second, first
         shape, strides = self.shape, self.strides
-        return Operand(
-            self.pointer, tuple([shape[i] for i in order]), tuple([strides[i] for i in order])
+        return self._replace(
+            shape=tuple([shape[i] for i in order]), strides=tuple([strides[i] for i in order])
         )
 
     def part(self, place: tuple[slice, ...], itemsize: int) -> "Operand":
@@ -39,7 +43,7 @@ class Operand(NamedTuple):
             pointer += at.start * strides[axis] * (1 if SIMULATED else itemsize)
             shape[axis] = len(range(at.start, shape[axis], at.step))
             strides[axis] *= at.step
-        return Operand(pointer, tuple(shape), tuple(strides))
+        return Operand(pointer, tuple(shape), tuple(strides), self.owner)
 
 
 class _HostPointer:
@@ -85,8 +89,8 @@ def operand(array: Any) -> Operand:
     nbytes = interface.get("strides") or _dense(shape, itemsize)
     strides = tuple([n // itemsize for n in nbytes])
     if SIMULATED:
-        return Operand(_HostPointer(array._ary, strides), shape, strides)
-    return Operand(interface["data"][0], shape, strides)
+        return Operand(_HostPointer(array._ary, strides), shape, strides, array)
+    return Operand(interface["data"][0], shape, strides, array)
 
 
 def _dense(shape: Ints, itemsize: int) -> Ints:
