@@ -8,10 +8,12 @@ from typing import SupportsIndex
 import numpy as np
 from numpy.typing import DTypeLike
 
-from . import plan
-from .dispatch import DTYPES
+from .dispatch import CUDA_DTYPES, DTYPES
 from .functional import conv_geometry_of
 from .geometry import ConvGeometry, Padding, PerAxis, shape_tuple
+from .plan import check_precision
+from .plan import cpu as cpu_plan
+from .plan import cuda as cuda_plan
 from .ranks import FILTER_AXES, IMAGE_AXES, RESULT_AXES
 
 MAPS = ("forward", "grad_input", "grad_weight")
@@ -83,7 +85,7 @@ class Explanation:
                 "",
                 f"{name}: {each.algorithm}, because {each.why}",
                 f"    {share:.0%} of the multiply-adds of the definition,"
-                f" {each.workspace / 2**20:.3g} MiB of scratch memory, {each.threads} threads",
+                f" {each.workspace / 2**20:.3g} MiB of scratch memory, {each.threads:,} threads",
             ]
         return "\n".join(lines)
 
@@ -97,6 +99,8 @@ def explain(
     groups: SupportsIndex = 1,
     *,
     dtype: DTypeLike = np.float32,
+    backend: str = "cpu",
+    precision: str = "highest",
 ) -> Explanation:
     """Say what a convolution costs and which algorithm "auto" takes for each map, and why.
 
@@ -109,6 +113,11 @@ def explain(
     stride, padding, dilation, groups
         As in ``conv1d``, ``conv2d`` and ``conv3d``.
     dtype : float32 or float64, default float32
+        On a CUDA device also float16.
+    backend : "cpu" or "cuda", default "cpu"
+        Where the arrays would lie; no device is needed to ask.
+    precision : "highest", "high" or "medium", default "highest"
+        As in ``conv1d``, ``conv2d`` and ``conv3d``.
 
     Returns
     -------
@@ -129,8 +138,14 @@ def explain(
     >>> plan.maps["forward"].algorithm
     'winograd'
     """
-    if np.dtype(dtype) not in DTYPES:
-        raise TypeError(f"dtype must be float32 or float64, got {np.dtype(dtype)}")
+    if backend not in _PLANS:
+        raise ValueError(f"backend must be one of {', '.join(_PLANS)}, got {backend!r}")
+    dtypes = CUDA_DTYPES if backend == "cuda" else DTYPES
+    if np.dtype(dtype) not in dtypes:
+        names = [str(each) for each in dtypes]
+        served = f"{', '.join(names[:-1])} or {names[-1]}"
+        raise TypeError(f"dtype must be {served}, got {np.dtype(dtype)}")
+    check_precision(precision)
     x, w = shape_tuple("x_shape", x_shape), shape_tuple("weight_shape", weight_shape)
     ndim = len(w) - 2
     if ndim not in IMAGE_AXES:
@@ -140,16 +155,23 @@ def explain(
     )
     kind = np.dtype(dtype)
     nbytes = kind.itemsize * sum(map(prod, (g.x_shape, g.weight_shape, g.y_shape)))
-    return Explanation(
-        ndim, g, kind, g.operations, nbytes, {name: _plan(name, g, kind) for name in MAPS}
-    )
+    maps = {name: _PLANS[backend](name, g, kind, precision) for name in MAPS}
+    return Explanation(ndim, g, kind, g.operations, nbytes, maps)
 
 
-def _plan(name: str, g: ConvGeometry, dtype: np.dtype[np.generic]) -> MapPlan:
+def _on_cpu(name: str, g: ConvGeometry, dtype: np.dtype[np.generic], precision: str) -> MapPlan:
     from . import cpu  # which takes a while to import
 
-    choice = plan.explain_choice(name, g, dtype, "auto")
+    choice = cpu_plan.explain_choice(name, g, dtype, "auto")
     operations, elements, threads = cpu.requirements(name, g, dtype, choice.algorithm)
-    return MapPlan(
-        choice.algorithm, choice.why, operations // 2, elements * dtype.itemsize, threads
-    )
+    nbytes = elements * dtype.itemsize
+    return MapPlan(choice.algorithm, choice.why, operations // 2, nbytes, threads)
+
+
+def _on_cuda(name: str, g: ConvGeometry, dtype: np.dtype[np.generic], precision: str) -> MapPlan:
+    choice = cuda_plan.explain_choice(name, g, dtype, "auto", precision)
+    operations, nbytes, threads = cuda_plan.requirements(name, g, dtype, choice.algorithm)
+    return MapPlan(choice.algorithm, choice.why, operations // 2, nbytes, threads)
+
+
+_PLANS = {"cpu": _on_cpu, "cuda": _on_cuda}

@@ -5,6 +5,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from .explain import explain
+from .plan import PRECISIONS
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -29,16 +30,19 @@ def add_parser(commands: "Commands") -> None:
             help="by default %(default)s",
         )
     add("--groups", type=int, default=1, metavar="N")
-    add("--dtype", choices=("float32", "float64"), default="float32")
+    add("--dtype", choices=("float16", "float32", "float64"), default="float32")
+    add("--backend", choices=("cpu", "cuda"), default="cpu", help="by default %(default)s")
+    add("--precision", choices=PRECISIONS, default="highest", help="by default %(default)s")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the explanation."""
     a = arguments
+    options = {"dtype": a.dtype, "backend": a.backend, "precision": a.precision}
     try:
-        told = explain(a.x, a.weight, a.stride, a.padding, a.dilation, a.groups, dtype=a.dtype)
-    except ValueError as error:
+        told = explain(a.x, a.weight, a.stride, a.padding, a.dilation, a.groups, **options)
+    except (TypeError, ValueError) as error:
         print(f"fastconv explain: {error}", file=sys.stderr)
         return 1
     print(told)

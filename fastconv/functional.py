@@ -118,10 +118,11 @@ def run_forward(
     bias: Array | None,
     shape: Ints,
     algorithm: str,
+    precision: str,
     out: Array | None,
 ) -> Array:
     _check_bias(bias, g.out_channels)
-    algorithm = backend.choose("forward", g, x, algorithm)
+    algorithm = backend.choose("forward", g, x, algorithm, precision)
     y: Array = backend.result_like(x, shape, out, (x, weight, bias))
     if g.batch:
         backend.forward(x, weight, bias, g, y, algorithm)
@@ -136,10 +137,11 @@ def run_grad_input(
     bias: Array | None,
     shape: Ints,
     algorithm: str,
+    precision: str,
     out: Array | None,
 ) -> Array:
     _check_bias(bias, g.in_channels)
-    algorithm = backend.choose("grad_input", g, dy, algorithm)
+    algorithm = backend.choose("grad_input", g, dy, algorithm, precision)
     dx: Array = backend.result_like(dy, shape, out, (dy, weight, bias))
     if g.batch:
         backend.grad_input(dy, weight, bias, g, dx, algorithm)
@@ -153,9 +155,10 @@ def run_grad_weight(
     x: Array,
     shape: Ints,
     algorithm: str,
+    precision: str,
     out: Array | None,
 ) -> Array:
-    algorithm = backend.choose("grad_weight", g, x, algorithm)
+    algorithm = backend.choose("grad_weight", g, x, algorithm, precision)
     dw: Array = backend.result_like(x, shape, out, (dy, x))
     backend.grad_weight(dy, x, g, dw, algorithm)
     return dw
@@ -172,6 +175,7 @@ def conv(
     groups: SupportsIndex = 1,
     *,
     algorithm: str = "auto",
+    precision: str = "highest",
     out: Array | None = None,
 ) -> Array:
     """Correlate images with filters: the forward pass of a convolution layer.
@@ -190,6 +194,7 @@ def conv(
         Added to every pixel of its output channel.
     {geometry}
     {algorithm}
+    {precision}
     {out}
 
     Returns
@@ -221,7 +226,7 @@ def conv(
     backend = backend_of({"x": x, "weight": weight}, bias)
     g = conv_geometry_of(ndim, x.shape, weight.shape, stride, padding, dilation, groups)
     shape = image_shape(g.y_shape, ndim, x.shape)
-    return run_forward(backend, g, x, weight, bias, shape, algorithm, out)
+    return run_forward(backend, g, x, weight, bias, shape, algorithm, precision, out)
 
 
 def conv_grad_input(
@@ -235,6 +240,7 @@ def conv_grad_input(
     groups: SupportsIndex = 1,
     *,
     algorithm: str = "auto",
+    precision: str = "highest",
     out: Array | None = None,
 ) -> Array:
     """Gradient of a loss with respect to the images, given that with respect to the result.
@@ -252,6 +258,7 @@ def conv_grad_input(
         Shape of ``x``: (N, C, {spatial}) or (C, {spatial}).
     {geometry}
     {algorithm}
+    {precision}
     {out}
 
     Returns
@@ -282,7 +289,7 @@ def conv_grad_input(
         ndim, shape, weight.shape, stride, padding, dilation, groups, x_name="input_shape"
     )
     check_grad_output(grad_output, image_shape(g.y_shape, ndim, shape))
-    return run_grad_input(backend, g, grad_output, weight, None, shape, algorithm, out)
+    return run_grad_input(backend, g, grad_output, weight, None, shape, algorithm, precision, out)
 
 
 def conv_grad_weight(
@@ -296,6 +303,7 @@ def conv_grad_weight(
     groups: SupportsIndex = 1,
     *,
     algorithm: str = "auto",
+    precision: str = "highest",
     out: Array | None = None,
 ) -> Array:
     """Gradient of a loss with respect to the filters, given that with respect to the result.
@@ -313,6 +321,7 @@ def conv_grad_weight(
         Shape of the filters: (K, C/groups, {kernel}).
     {geometry}
     {algorithm}
+    {precision}
     {out}
 
     Returns
@@ -343,7 +352,7 @@ def conv_grad_weight(
         ndim, x.shape, shape, stride, padding, dilation, groups, weight_name="weight_shape"
     )
     check_grad_output(grad_output, image_shape(g.y_shape, ndim, x.shape))
-    return run_grad_weight(backend, g, grad_output, x, shape, algorithm, out)
+    return run_grad_weight(backend, g, grad_output, x, shape, algorithm, precision, out)
 
 
 def conv_grad_bias(ndim: int, grad_output: Array) -> Array:
@@ -393,6 +402,7 @@ def conv_backward(
     *,
     needs: Needs = (True, True, True),
     algorithm: str = "auto",
+    precision: str = "highest",
 ) -> Gradients:
     """Gradients with respect to images, filters and bias in one call.
 
@@ -408,6 +418,7 @@ def conv_backward(
     needs : 3 booleans, default (True, True, True)
         Which gradients are wanted; the others are not computed.
     {algorithm}
+    {precision}
 
     Returns
     -------
@@ -431,11 +442,12 @@ def conv_backward(
     g = conv_geometry_of(ndim, x.shape, weight.shape, stride, padding, dilation, groups)
     check_grad_output(grad_output, image_shape(g.y_shape, ndim, x.shape))
     of_x, of_weight, of_bias = check_needs(needs)
-    backend.choose("forward", g, x, algorithm)  # says what is wrong before anything is computed
-    dy = grad_output
+    # Says what is wrong before anything is computed.
+    backend.choose("forward", g, x, algorithm, precision)
+    dy, how = grad_output, (algorithm, precision, None)
     return (
-        run_grad_input(backend, g, dy, weight, None, x.shape, algorithm, None) if of_x else None,
-        run_grad_weight(backend, g, dy, x, weight.shape, algorithm, None) if of_weight else None,
+        run_grad_input(backend, g, dy, weight, None, x.shape, *how) if of_x else None,
+        run_grad_weight(backend, g, dy, x, weight.shape, *how) if of_weight else None,
         conv_grad_bias(ndim, dy) if of_bias else None,
     )
 

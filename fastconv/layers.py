@@ -14,6 +14,7 @@ from numpy.typing import DTypeLike, NDArray
 from . import functional, transposed
 from .dispatch import DTYPES, cuda_backend
 from .geometry import Ints, Padding, PerAxis, padding_form, per_axis, positive
+from .plan import check_precision
 
 Array = NDArray[Any]
 
@@ -36,6 +37,7 @@ class _Layer:
         bias: bool,
         dtype: DTypeLike,
         rng: np.random.Generator | int | None,
+        precision: str,
     ) -> None:
         self.in_channels = positive("in_channels", in_channels)
         self.out_channels = positive("out_channels", out_channels)
@@ -51,6 +53,8 @@ class _Layer:
             )
         if np.dtype(dtype) not in DTYPES:
             raise TypeError(f"dtype must be float32 or float64, got {np.dtype(dtype)}")
+        check_precision(precision)
+        self.precision = precision
         self.training = True
         self.grads: dict[str, Array] = {}
         self._x: Array | None = None
@@ -150,6 +154,8 @@ class _Conv(_Layer):
         Of the parameters, and so of inputs and results.
     rng : numpy.random.Generator or int, optional
         Source of the filters: He initialisation, normal with variance 2 / fan_in. The bias is zero.
+    precision : "highest", "high" or "medium", default "highest"
+        As in ``conv{n}d``.
 
     Attributes
     ----------
@@ -188,6 +194,7 @@ class _Conv(_Layer):
         *,
         dtype: DTypeLike = np.float32,
         rng: np.random.Generator | int | None = None,
+        precision: str = "highest",
     ) -> None:
         super().__init__(
             in_channels,
@@ -200,6 +207,7 @@ class _Conv(_Layer):
             bias,
             dtype,
             rng,
+            precision,
         )
 
     @property
@@ -208,16 +216,23 @@ class _Conv(_Layer):
 
     def forward(self, x: Array) -> Array:
         """The layer's result for ``x``, which is kept for ``backward`` in training mode."""
-        y = functional.conv(self.ndim, x, self.weight, self.bias, *self._geometry)
+        y = functional.conv(
+            self.ndim, x, self.weight, self.bias, *self._geometry, precision=self.precision
+        )
         self._keep(x)
         return y
 
     def backward(self, grad_output: Array) -> Array:
         """Gradient with respect to the last input; those of the parameters go to ``grads``."""
-        needs = (True, True, self.bias is not None)
         return self._finish(
             functional.conv_backward(
-                self.ndim, grad_output, self._kept(), self.weight, *self._geometry, needs=needs
+                self.ndim,
+                grad_output,
+                self._kept(),
+                self.weight,
+                *self._geometry,
+                needs=(True, True, self.bias is not None),
+                precision=self.precision,
             )
         )
 
@@ -239,6 +254,8 @@ class _ConvTranspose(_Layer):
         Of the parameters, and so of inputs and results.
     rng : numpy.random.Generator or int, optional
         Source of the filters: He initialisation, normal with variance 2 / fan_in. The bias is zero.
+    precision : "highest", "high" or "medium", default "highest"
+        As in ``conv{n}d``.
 
     Attributes
     ----------
@@ -277,6 +294,7 @@ class _ConvTranspose(_Layer):
         *,
         dtype: DTypeLike = np.float32,
         rng: np.random.Generator | int | None = None,
+        precision: str = "highest",
     ) -> None:
         super().__init__(
             in_channels,
@@ -289,6 +307,7 @@ class _ConvTranspose(_Layer):
             bias,
             dtype,
             rng,
+            precision,
         )
         self.output_padding = per_axis("output_padding", output_padding, self.ndim, 0)
 
@@ -298,16 +317,23 @@ class _ConvTranspose(_Layer):
 
     def forward(self, x: Array) -> Array:
         """The layer's result for ``x``, which is kept for ``backward`` in training mode."""
-        y = transposed.conv_transpose(self.ndim, x, self.weight, self.bias, *self._geometry)
+        y = transposed.conv_transpose(
+            self.ndim, x, self.weight, self.bias, *self._geometry, precision=self.precision
+        )
         self._keep(x)
         return y
 
     def backward(self, grad_output: Array) -> Array:
         """Gradient with respect to the last input; those of the parameters go to ``grads``."""
-        needs = (True, True, self.bias is not None)
         return self._finish(
             transposed.conv_transpose_backward(
-                self.ndim, grad_output, self._kept(), self.weight, *self._geometry, needs=needs
+                self.ndim,
+                grad_output,
+                self._kept(),
+                self.weight,
+                *self._geometry,
+                needs=(True, True, self.bias is not None),
+                precision=self.precision,
             )
         )
 

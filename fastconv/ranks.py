@@ -45,7 +45,12 @@ _ALGORITHM = """algorithm : str, default "auto"
     group; "depthwise" has groups as lanes, for many of them; "winograd" saves products on 3x3
     filters of stride 1, at a relative L2 error of up to 1e-5 in float32, and spreads NaN over a
     tile; "reference" runs the formula as literal loops. ``fastconv.explain`` says which one
-    "auto" takes."""
+    "auto" takes. On a CUDA device there are "gemm", "tf32", "3xtf32", "planar" and
+    "reference"."""
+
+_PRECISION = """precision : "highest", "high" or "medium", default "highest"
+    What products of float32 may lose of their 24 bits on a CUDA device: nothing; about 2, by three
+    products in TF32 on tensor cores; or 13, by one. On the CPU nothing is lost."""
 
 _OUT = """out : ndarray, optional
     Array of the result's shape and dtype to write to, of any strides; it must share no memory with
@@ -56,7 +61,7 @@ _RAISES = """TypeError
     others, or a number is not an integer.
 ValueError
     If a shape does not fit, a number is out of range, the filter is larger than the padded image,
-    or ``out`` or ``algorithm`` cannot serve. Nothing is written then."""
+    or ``out``, ``algorithm`` or ``precision`` cannot serve. Nothing is written then."""
 
 
 def _public_name(name: str, ndim: int) -> str:
@@ -75,6 +80,7 @@ def _docstring(template: str, ndim: int) -> str:
         "geometry": _GEOMETRY,
         "transposed": _TRANSPOSED,
         "algorithm": _ALGORITHM,
+        "precision": _PRECISION,
         "out": _OUT,
         "raises": _RAISES,
     }

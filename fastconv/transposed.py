@@ -76,6 +76,7 @@ def conv_transpose(
     dilation: PerAxis = 1,
     *,
     algorithm: str = "auto",
+    precision: str = "highest",
     out: Array | None = None,
 ) -> Array:
     """Transposed convolution: the gradient of a convolution, used as a layer of its own.
@@ -93,6 +94,7 @@ def conv_transpose(
         Added to every pixel of its output channel.
     {transposed}
     {algorithm}
+    {precision}
     {out}
 
     Returns
@@ -118,7 +120,7 @@ def conv_transpose(
         ndim, x.shape, weight.shape, stride, padding, output_padding, groups, dilation
     )
     shape = image_shape(g.x_shape, ndim, x.shape)
-    return run_grad_input(backend, g, x, weight, bias, shape, algorithm, out)
+    return run_grad_input(backend, g, x, weight, bias, shape, algorithm, precision, out)
 
 
 def conv_transpose_grad_input(
@@ -133,6 +135,7 @@ def conv_transpose_grad_input(
     dilation: PerAxis = 1,
     *,
     algorithm: str = "auto",
+    precision: str = "highest",
     out: Array | None = None,
 ) -> Array:
     """Gradient of a loss with respect to the input of a transposed convolution.
@@ -149,6 +152,7 @@ def conv_transpose_grad_input(
         Shape of ``x``: (N, C, {spatial}) or (C, {spatial}).
     {transposed}
     {algorithm}
+    {precision}
     {out}
 
     Returns
@@ -183,7 +187,7 @@ def conv_transpose_grad_input(
         x_name="input_shape",
     )
     check_grad_output(grad_output, image_shape(g.x_shape, ndim, shape))
-    return run_forward(backend, g, grad_output, weight, None, shape, algorithm, out)
+    return run_forward(backend, g, grad_output, weight, None, shape, algorithm, precision, out)
 
 
 def conv_transpose_grad_weight(
@@ -198,6 +202,7 @@ def conv_transpose_grad_weight(
     dilation: PerAxis = 1,
     *,
     algorithm: str = "auto",
+    precision: str = "highest",
     out: Array | None = None,
 ) -> Array:
     """Gradient of a loss with respect to the filters of a transposed convolution.
@@ -212,6 +217,7 @@ def conv_transpose_grad_weight(
         Shape of the filters: (C, K/groups, {kernel}).
     {transposed}
     {algorithm}
+    {precision}
     {out}
 
     Returns
@@ -246,7 +252,7 @@ def conv_transpose_grad_weight(
         weight_name="weight_shape",
     )
     check_grad_output(grad_output, image_shape(g.x_shape, ndim, x.shape))
-    return run_grad_weight(backend, g, x, grad_output, shape, algorithm, out)
+    return run_grad_weight(backend, g, x, grad_output, shape, algorithm, precision, out)
 
 
 def conv_transpose_backward(
@@ -262,6 +268,7 @@ def conv_transpose_backward(
     *,
     needs: Needs = (True, True, True),
     algorithm: str = "auto",
+    precision: str = "highest",
 ) -> Gradients:
     """Gradients with respect to input, filters and bias of a transposed convolution in one call.
 
@@ -277,6 +284,7 @@ def conv_transpose_backward(
     needs : 3 booleans, default (True, True, True)
         Which gradients are wanted; the others are not computed.
     {algorithm}
+    {precision}
 
     Returns
     -------
@@ -302,11 +310,12 @@ def conv_transpose_backward(
     )
     check_grad_output(grad_output, image_shape(g.x_shape, ndim, x.shape))
     of_x, of_weight, of_bias = check_needs(needs)
-    backend.choose("forward", g, x, algorithm)  # says what is wrong before anything is computed
-    dy = grad_output
+    # Says what is wrong before anything is computed.
+    backend.choose("forward", g, x, algorithm, precision)
+    dy, how = grad_output, (algorithm, precision, None)
     return (
-        run_forward(backend, g, dy, weight, None, x.shape, algorithm, None) if of_x else None,
-        run_grad_weight(backend, g, x, dy, weight.shape, algorithm, None) if of_weight else None,
+        run_forward(backend, g, dy, weight, None, x.shape, *how) if of_x else None,
+        run_grad_weight(backend, g, x, dy, weight.shape, *how) if of_weight else None,
         conv_grad_bias(ndim, dy) if of_bias else None,
     )
 

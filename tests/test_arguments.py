@@ -77,6 +77,7 @@ BAD = {
     "groups 0": (arrays(groups=0), ValueError, "groups must be at least 1"),
     "groups float": (arrays(groups=2.0), TypeError, "groups must be an integer"),
     # The rest.
+    "precision": (arrays(precision="low"), ValueError, "precision must be one of highest, high, m"),
     "algorithm": (
         arrays(algorithm="fft"),
         ValueError,

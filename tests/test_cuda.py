@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import fastconv
+from fastconv.plan import cuda as cuda_plan
 
 from . import reference
 from .cases import CASES, Case, assert_close, data
@@ -47,12 +48,19 @@ TILES = [
 
 # Half precision keeps 11 bits of a result; sums are float32's.
 TOLERANCE = {"float16": 6e-4, "float32": 2e-6, "float64": 1e-14}
+# TF32 keeps 11 bits of each operand, half a unit of which may be lost.
+TF32 = 2 * 2.0**-11
 
 every_case = pytest.mark.parametrize(
     ("case", "dtype", "algorithm"),
     [(case, "float32", "reference") for case in SMALL]
     + [(case, dtype, "reference") for dtype in ("float16", "float64") for case in FEW]
-    + [(case, "float32", "gemm") for case in FEW[::2] + TILES],
+    + [(case, "float32", "gemm") for case in FEW[::2] + TILES]
+    + [(case, "float32", "planar") for case in FEW[::2]]
+    + [(case, dtype, "planar") for dtype in ("float16", "float64") for case in FEW[::4]]
+    + [(case, "float32", "tf32") for case in FEW[::8] + TILES]
+    + [(case, "float32", "3xtf32") for case in TILES[2:3]]
+    + [(TILES[2], "float16", algorithm) for algorithm in ("gemm", "tf32")],
     ids=str,
 )
 
@@ -60,18 +68,17 @@ every_case = pytest.mark.parametrize(
 @pytest.fixture(autouse=True)
 def few_blocks(monkeypatch):
     if config.ENABLE_CUDASIM:
-        from fastconv.cuda import gemm_weight
-
-        monkeypatch.setattr(gemm_weight, "BLOCKS", 3)
+        monkeypatch.setattr(cuda_plan, "BLOCKS", 3)
 
 
 def poisoned(shape, dtype):
     return cuda.to_device(np.full(shape, np.nan, dtype))
 
 
-def check(got, expected, dtype):
+def check(got, expected, dtype, algorithm=None):
     assert got.dtype == dtype
-    assert_close(got.copy_to_host().astype("f8"), expected, tolerance=TOLERANCE[dtype])
+    tolerance = TF32 if algorithm == "tf32" and dtype == "float32" else TOLERANCE[dtype]
+    assert_close(got.copy_to_host().astype("f8"), expected, tolerance=tolerance)
 
 
 @every_case
@@ -83,7 +90,7 @@ def test_forward(case, dtype, algorithm, rng):
     arrays = [cuda.to_device(array) for array in (x, w, b)]
     y = function("conv", case.ndim)(*arrays, **case.geometry, algorithm=algorithm, out=out)
     assert y is out
-    check(y, expected, dtype)
+    check(y, expected, dtype, algorithm)
 
 
 @every_case
@@ -102,7 +109,7 @@ def test_grad_input(case, dtype, algorithm, rng):
         out=out,
     )
     assert dx is out
-    check(dx, expected, dtype)
+    check(dx, expected, dtype, algorithm)
 
 
 @every_case
@@ -121,7 +128,7 @@ def test_grad_weight(case, dtype, algorithm, rng):
         out=out,
     )
     assert dw is out
-    check(dw, expected, dtype)
+    check(dw, expected, dtype, algorithm)
 
 
 @pytest.mark.parametrize("case", FEW, ids=str)
@@ -204,6 +211,7 @@ ERRORS = {
     "dtypes": ({"weight": W.astype("f8")}, "", TypeError, "x float32 and weight float64"),
     "integers": ({"x": X.astype("i4")}, "", TypeError, "x must be float16, float32 or float64"),
     "algorithm": ({"algorithm": "winograd"}, "algorithm", ValueError, "device, got 'winograd'"),
+    "precision": ({"precision": "low"}, "precision", ValueError, "one of highest, high, medium"),
     "bias shape": ({"bias": Y[0, 0, 0]}, "", ValueError, r"bias must have shape \(3,\)"),
     "out on the host": ({"out": Y}, "out", TypeError, "out must be of the inputs' type"),
     "out shape": ({"out": Y[:, :2]}, "", ValueError, r"out must have shape \(1, 3, 3, 4\)"),
@@ -231,6 +239,21 @@ def test_out_must_not_overlap_an_input():
     check(y, reference.conv(X, W), "float32")
 
 
+def test_precision(rng):
+    """What a precision loses: for "medium" more than for "high", for either no more than told."""
+    case = TILES[2]
+    x, w = data(rng, case.x_shape, "f4"), data(rng, case.weight_shape, "f4")
+    expected = reference.conv(x, w, **case.geometry)
+    arrays = cuda.to_device(x), cuda.to_device(w)
+    errors = {}
+    for precision in ("highest", "high", "medium"):
+        y = fastconv.conv2d(*arrays, **case.geometry, precision=precision).copy_to_host()
+        errors[precision] = np.abs(y - expected).max() / np.abs(expected).max()
+    assert errors["highest"] < 1e-6
+    assert errors["high"] < 2e-6
+    assert 1e-5 < errors["medium"] < TF32
+
+
 def test_layers(rng):
     """A layer that is moved computes the same, and moves back."""
     for make in (fastconv.Conv2d, fastconv.ConvTranspose2d):
@@ -256,6 +279,18 @@ def test_the_check_for_devices():
 
     found = gpu_check.Report(seed=0, deadline=float("inf"), machine=gpu_check.machine())
     gpu_check.check_results(found, gpu_check.SMALL[-1:])
-    assert len(found.checks) == 12
+    assert len(found.checks) == 3 * (5 + 4 + 2)
     assert all(entry["right"] for entry in found.checks)
-    assert any("12 checks, 0 wrong" in line for line in gpu_check.lines_of(found))
+    assert any("33 checks, 0 wrong" in line for line in gpu_check.lines_of(found))
+
+
+def test_the_table_for_devices():
+    from bench import gpu_check
+
+    names = {name: 2.0 for pair in gpu_check.PAIRS for name in pair} | {"fastconv tf32": 8.0}
+    entry = {"layer": "conv1", "shape": "1x1", "map": "forward", "flops": 4e9, **names}
+    found = gpu_check.Report(seed=0, deadline=0.0, times=[entry])
+    text = "\n".join(gpu_check.lines_of(found))
+    assert "fastconv 3xtf32: 100% of the speed of cudnn" in text
+    assert "fastconv tf32: 25% of the speed of cudnn tf32" in text
+    assert "| conv1 | 1x1 | forward | 2.000 | 2.000 | 2.000 | 8.000 | 2.000 | 2.0 |" in text

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("numba_cuda")
-from fastconv.cuda import gemm, gemm_weight, reference
+from fastconv.cuda import gemm, gemm_weight, planar, planar_weight, reference, shares, simt, tensor
 
 from .machine_code import machine_code
 
@@ -29,29 +29,63 @@ def test_reference_kernels(kernel, name, architecture, tmp_path):
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES, ids="sm_{0[0]}{0[1]}".format)
+@pytest.mark.parametrize("name", ["float16", "float32", "float64"])
 @pytest.mark.parametrize(
-    ("kernel", "registers"),
-    # Two blocks to a multiprocessor of 65536 registers; in 128, grad_weight would spill.
-    [(gemm.multiply_filters, 128), (gemm_weight.multiply_pixels, 160)],
-    ids=["gemm", "gemm_weight"],
+    "kernel",
+    [planar.correlate_pixels, planar_weight.multiply_planes],
+    ids=lambda kernel: kernel.name,
 )
-def test_tiles(kernel, registers, architecture, tmp_path):
-    code = machine_code(kernel, np.dtype("float32"), architecture, tmp_path)
+def test_planar_kernels(kernel, name, architecture, tmp_path):
+    code = machine_code(kernel, np.dtype(name), architecture, tmp_path)
+    assert code.registers <= 96
+    assert code.stack == code.spills == 0
+    assert code.shared <= 256 * 8
+    double = code.count("DADD", "DMUL", "DFMA")
+    assert (double > 0) == (name == "float64")
+
+
+# How tiles are multiplied, and registers: with 128 a multiprocessor of 65536 has two blocks of 256
+# threads, with more it has one. In 128, grad_weight and the kernels of "3xtf32" would spill.
+TILED = {
+    "gemm": (gemm.multiply_filters, simt.PRODUCT, 128),
+    "gemm tf32": (gemm.multiply_filters, tensor.TF32, 128),
+    "gemm 3xtf32": (gemm.multiply_filters, tensor.TF32_THRICE, 168),
+    "gemm_weight": (gemm_weight.multiply_pixels, simt.PRODUCT, 160),
+    "gemm_weight tf32": (gemm_weight.multiply_pixels, tensor.TF32, 160),
+    "gemm_weight 3xtf32": (gemm_weight.multiply_pixels, tensor.TF32_THRICE, 168),
+}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids="sm_{0[0]}{0[1]}".format)
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("name", TILED)
+def test_tiles(name, dtype, architecture, tmp_path):
+    kernel, product, registers = TILED[name]
+    code = machine_code(kernel.of(product), np.dtype(dtype), architecture, tmp_path)
     assert code.registers <= registers
     assert code.stack == code.spills == 0
     assert code.shared <= 48 * 1024
     assert code.count("DADD", "DMUL", "DFMA") == 0
-    loop = code.longest_loop()
-    products = sum(n for name, n in loop.items() if name.startswith("FFMA"))
-    assert products >= 0.8 * loop.total()
-    assert code.count("LDS.128") >= 4
+    if product is simt.PRODUCT:
+        loop = code.longest_loop()
+        products = sum(n for name, n in loop.items() if name.startswith("FFMA"))
+        assert products >= 0.8 * loop.total()
+        assert code.count("LDS.128") >= 4
+    else:
+        times = 3 if product is tensor.TF32_THRICE else 1
+        loop = code.longest_loop()
+        assert loop["HMMA.1688.F32.TF32"] == times * 16
+        assert loop["LDS.128"] == 6
+        assert loop.total() <= (470 if times == 3 else 290)
     if kernel is gemm.multiply_filters:
         assert code.count("LDG.E.128") >= 1
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES, ids="sm_{0[0]}{0[1]}".format)
 @pytest.mark.parametrize(
-    "kernel", [gemm.pack_filters, gemm_weight.add_shares], ids=lambda kernel: kernel.name
+    "kernel",
+    [gemm.pack_filters.of(simt.PRODUCT), gemm.pack_filters.of(tensor.TF32), shares.add_shares],
+    ids=lambda kernel: kernel.name,
 )
 def test_helpers(kernel, architecture, tmp_path):
     code = machine_code(kernel, np.dtype("float32"), architecture, tmp_path)

@@ -42,6 +42,38 @@ def test_choices(x, w, options, algorithms):
     assert tuple(plan.algorithm for plan in told.maps.values()) == algorithms
 
 
+@pytest.mark.parametrize(
+    ("x", "w", "options", "algorithms"),
+    [
+        ((32, 64, 56, 56), (64, 64, 3, 3), {}, ("gemm",) * 3),
+        ((32, 64, 56, 56), (64, 64, 3, 3), {"precision": "high"}, ("3xtf32",) * 3),
+        ((32, 64, 56, 56), (64, 64, 3, 3), {"precision": "medium"}, ("tf32",) * 3),
+        ((32, 64, 56, 56), (64, 64, 3, 3), {"dtype": "float16"}, ("tf32",) * 3),
+        ((32, 64, 56, 56), (64, 64, 3, 3), {"dtype": "float64"}, ("planar",) * 3),
+        ((32, 64, 56, 56), (64, 1, 3, 3), {"groups": 64}, ("planar",) * 3),
+        ((32, 3, 224, 224), (64, 3, 7, 7), {"stride": 2}, ("gemm", "planar", "gemm")),
+        ((1, 2**20, 1), (2**20, 1, 1), {"groups": 2**20}, ("planar",) * 3),
+    ],
+)
+def test_choices_on_cuda(x, w, options, algorithms):
+    """Without a device, or what would drive one."""
+    told = fastconv.explain(x, w, **options, backend="cuda")
+    assert tuple(plan.algorithm for plan in told.maps.values()) == algorithms
+    assert all(plan.threads > 0 for plan in told.maps.values())
+
+
+def test_costs_on_cuda():
+    shapes = (32, 64, 57, 56), (100, 64, 3, 3)
+    told = fastconv.explain(*shapes, padding=1, stride=2, backend="cuda", precision="high")
+    assert {plan.products for plan in told.maps.values()} == {3 * told.flops // 2}
+    panels = {"forward": 9 * 64 * 128, "grad_input": 4 * 104 * 128}
+    for name, elements in panels.items():
+        assert told.maps[name].workspace == 4 * elements
+    # 5 tiles of 100 filters by 576 channels and taps, 928 lines: 102 shares.
+    assert told.maps["grad_weight"].workspace == 4 * 102 * 100 * 576
+    assert told.maps["grad_weight"].threads == 256 * 5 * 102
+
+
 def test_errors():
     with pytest.raises(ValueError, match="weight_shape must have 3, 4 or 5 entries"):
         fastconv.explain((1, 1), (1, 1))
@@ -49,6 +81,12 @@ def test_errors():
         fastconv.explain((8, 8), (1, 1, 3, 3))
     with pytest.raises(TypeError, match="dtype must be float32 or float64, got int32"):
         fastconv.explain((1, 1, 8, 8), (1, 1, 3, 3), dtype=np.int32)
+    with pytest.raises(TypeError, match="dtype must be float16, float32 or float64, got int32"):
+        fastconv.explain((1, 1, 8, 8), (1, 1, 3, 3), dtype=np.int32, backend="cuda")
+    with pytest.raises(ValueError, match="backend must be one of cpu, cuda, got 'tpu'"):
+        fastconv.explain((1, 1, 8, 8), (1, 1, 3, 3), backend="tpu")
+    with pytest.raises(ValueError, match="precision must be one of highest, high, medium"):
+        fastconv.explain((1, 1, 8, 8), (1, 1, 3, 3), precision="low")
 
 
 def test_command(capsys):
@@ -56,5 +94,10 @@ def test_command(capsys):
     out = capsys.readouterr().out
     assert "y       (N, K, P, Q) = (2, 16, 9, 9)" in out
     assert len(re.findall("because", out)) == 3
+    on_cuda = ["--backend", "cuda", "--precision", "medium", "--dtype", "float16"]
+    assert main(["explain", "2x8x9x9", "16x8x3x3", *on_cuda]) == 0
+    assert len(re.findall("tf32, because", capsys.readouterr().out)) == 3
+    assert main(["explain", "2x8x9x9", "16x8x3x3", "--dtype", "float16"]) == 1
+    assert "dtype must be float32 or float64" in capsys.readouterr().err
     assert main(["explain", "2x8x9x9", "16x4x3x3"]) == 1
     assert "weight_shape must have 8 / 1 = 8 input channels" in capsys.readouterr().err

@@ -126,6 +126,12 @@ def test_dtype():
         fastconv.Conv2d(1, 1, 3, dtype=np.int64)
 
 
+def test_precision():
+    assert fastconv.Conv2d(1, 1, 3, precision="high").precision == "high"
+    with pytest.raises(ValueError, match="precision must be one of"):
+        fastconv.ConvTranspose2d(1, 1, 3, precision="low")
+
+
 def test_repr():
     assert repr(fastconv.Conv1d(2, 4, 3, padding="same")) == (
         "Conv1d(2, 4, kernel_size=(3,), stride=(1,), padding='same', dilation=(1,), groups=1,"

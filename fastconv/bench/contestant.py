@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 import fastconv
 
-from .. import plan
+from ..plan import cpu as plan
 from .suites import Layer
 
 Array = NDArray[Any]

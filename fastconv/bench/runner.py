@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .. import plan
+from ..plan import cpu as plan
 from .contestant import Array, Call, Contestant, Fastconv, Operands
 from .peers import Torch, missing_packages
 from .results import Record, Timing

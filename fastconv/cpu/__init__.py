@@ -17,9 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import plan, reference
+from .. import reference
 from ..caching import PerDtype
 from ..geometry import ConvGeometry, Ints
+from ..plan import check_precision
+from ..plan import cpu as plan
 from ..results import result_like as result_like
 from . import (
     depthwise,
@@ -55,8 +57,9 @@ _WEIGHT = {
 }
 
 
-def choose(map_name: str, geometry: ConvGeometry, x: Array, algorithm: str) -> str:
-    """The algorithm for a map of an array like ``x``: see ``plan.choose``."""
+def choose(map_name: str, geometry: ConvGeometry, x: Array, algorithm: str, precision: str) -> str:
+    """The algorithm for a map of an array like ``x``: see ``plan.cpu.choose``."""
+    check_precision(precision)  # that of the dtype serves them all
     return plan.choose(map_name, geometry, x.dtype, algorithm)
 
 

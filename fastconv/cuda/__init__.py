@@ -9,29 +9,33 @@ Results are arrays of the first argument's library, computed on that library's c
 nothing is copied between host and device.
 """
 
+from functools import partial
 from math import prod
 from typing import Any
 
-import numpy as np
-
 from ..dispatch import CUDA_DTYPES
 from ..geometry import ConvGeometry, Ints
+from ..plan.cuda import explain_choice
 from ..results import overlaps_itself
-from . import gemm, gemm_weight, reference
+from . import gemm, gemm_weight, planar, planar_weight, reference, simt, tensor
 from .arrays import Operand, bounds, dtype_of, empty_like, operand, stream_of
 from .arrays import to_device as to_device
 from .arrays import to_host as to_host
-from .kernel import SIMULATED, Kernel, blocks_for
+from .kernel import Kernel, blocks_for
 
 Array = Any
 
 ONES = (1, 1, 1)
 
-ALGORITHMS = ("auto", "gemm", "reference")
+_PRODUCTS = {"gemm": simt.PRODUCT, "tf32": tensor.TF32, "3xtf32": tensor.TF32_THRICE}
 
-# Filters to a group (channels, for grad_input) from which "gemm", of whose tiles they fill a 128th
-# each, is taken. Not yet measured.
-MANY = 8
+# What computes forward and grad_input, and grad_weight.
+_CORRELATE = {"planar": planar.correlate} | {
+    name: partial(gemm.correlate, product) for name, product in _PRODUCTS.items()
+}
+_WEIGHT = {"planar": planar_weight.grad_weight} | {
+    name: partial(gemm_weight.grad_weight, product) for name, product in _PRODUCTS.items()
+}
 
 
 def check_dtypes(arrays: dict[str, Array]) -> None:
@@ -47,28 +51,9 @@ def check_dtypes(arrays: dict[str, Array]) -> None:
             )
 
 
-def choose(map_name: str, geometry: ConvGeometry, x: Array, algorithm: str) -> str:
-    """The algorithm for a map of an array like ``x``.
-
-    Raises
-    ------
-    ValueError
-        If ``algorithm`` is no name of one, or the one it names cannot serve this call.
-    """
-    if algorithm not in ALGORITHMS:
-        raise ValueError(
-            f"algorithm must be one of {', '.join(ALGORITHMS)} on a CUDA device, got {algorithm!r}"
-        )
-    dtype = dtype_of(x)
-    if algorithm == "gemm" and dtype != np.float32:
-        raise ValueError(f'algorithm "gemm" serves float32 on a CUDA device, not {dtype}')
-    if algorithm != "auto":
-        return algorithm
-    g = geometry
-    across = g.in_channels if map_name == "grad_input" else g.out_channels
-    # The simulator takes seconds for a tile, and knows no aligned arrays.
-    tiles = dtype == np.float32 and across // g.groups >= MANY and not SIMULATED
-    return "gemm" if tiles else "reference"
+def choose(map_name: str, geometry: ConvGeometry, x: Array, algorithm: str, precision: str) -> str:
+    """The algorithm for a map of an array like ``x``: see ``plan.cuda.explain_choice``."""
+    return explain_choice(map_name, geometry, dtype_of(x), algorithm, precision).algorithm
 
 
 def result_like(
@@ -120,7 +105,9 @@ def forward(
         _reference(reference.forward, (seen, filters, y), bias, g, x)
     else:
         taps = tuple([range(n) for n in g.kernel])
-        gemm.correlate(seen, filters, _bias(bias), y, taps, g.stride, g.before, g.dilation, x)
+        _CORRELATE[algorithm](
+            seen, filters, _bias(bias), y, taps, g.stride, g.before, g.dilation, x
+        )
 
 
 def grad_input(
@@ -144,7 +131,7 @@ def grad_input(
         part = dx.part(phase.place[1:], itemsize)
         none = (range(0),) * 3
         taps = none if phase.taps is None else _ranges(phase.taps[1:], g.kernel)
-        gemm.correlate(
+        _CORRELATE[algorithm](
             dy, swapped, _bias(bias), part, taps, ONES, phase.before, phase.dilation, grad_output
         )
 
@@ -162,7 +149,7 @@ def grad_weight(
     if algorithm == "reference" or g.batch == 0:
         _reference(reference.grad_weight, (dy, seen, dw), None, g, x)
     else:
-        gemm_weight.grad_weight(dy, seen, dw, g.stride, g.before, g.dilation, x)
+        _WEIGHT[algorithm](dy, seen, dw, g.stride, g.before, g.dilation, x)
 
 
 def grad_bias(grad_output: Array, shape: Ints) -> Array:

@@ -114,14 +114,16 @@ def _library(array: Any) -> str:
     return type(array).__module__.partition(".")[0]
 
 
-def empty_like(array: Any, shape: Ints) -> Any:
-    """Uninitialised C-contiguous array of ``array``'s library, device and dtype."""
+def empty_like(array: Any, shape: Ints, dtype: Any = None) -> Any:
+    """Uninitialised C-contiguous array of ``array``'s library and device, by default its dtype."""
     library = _library(array)
+    dtype = dtype_of(array) if dtype is None else np.dtype(dtype)
     if library == "torch":
-        return array.new_empty(shape)
+        torch = sys.modules["torch"]
+        return array.new_empty(shape, dtype=getattr(torch, dtype.name))
     if library == "cupy":
-        return sys.modules["cupy"].empty(shape, array.dtype)
-    return cuda.device_array(shape, dtype_of(array))
+        return sys.modules["cupy"].empty(shape, dtype)
+    return cuda.device_array(shape, dtype)
 
 
 def to_device(array: np.ndarray[Any, Any]) -> Any:

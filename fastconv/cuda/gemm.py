@@ -1,4 +1,4 @@
-"""Correlation as a product of matrices, filters by columns of the image, in float32.
+"""Correlation as a product of matrices, filters by columns of the image, with sums in float32.
 
     y[k,p] = bias[k] + sum_s  panel[s,k] column[s,p]
 
@@ -13,48 +13,59 @@ from numba import cuda
 from numba.cuda import types
 
 from ..geometry import Ints
+from ..plan.cuda import DEPTH, THREADS, TILE, panel_elements
 from .arrays import Operand, dtype_of, empty_like, operand, stream_of
 from .intrinsics import load4, store4
-from .kernel import THREADS, blocks_for, kernel
-from .tile import BUFFER, BUFFERS, DEPTH, OWN, TILE, multiply, own
+from .kernel import blocks_for, kernel
+from .reference import offset
+from .tile import OWN, Product
 
 # Pointers to the filters and to the panel made of them; the filters' strides and shape; the first
 # tap and the step to the next along each axis.
-PACK = "pp6633"
+PACK = "pw6633"
 # Pointers to panel, x, bias and y; strides and shapes of x and y; taps, stride, before, dilation;
 # the bias's stride, and whether there is one.
-CORRELATE = "pppp66663333ii"
+CORRELATE = "wppp66663333ii"
 
 
 @kernel(PACK)
-def pack_filters(wide):
-    """``panel[g, tap, c, k] = w[g, k, c, first + tap * step]``, 0 beyond the last c and k."""
+def pack_filters(product, wide):
+    """``panel[g, tap, c, k] = w[g, k, c, first + tap * step]``, 0 beyond the last c and k.
+
+    Tiles of DEPTH channels and TILE filters follow each other, each in the order that ``product``
+    wants.
+    """
+    place, rounded = product.panel, product.rounded
 
     def pack(weight, panel, ws, w_shape, first, step):
         G, K, C, T, R, S = w_shape
-        depth = (C + DEPTH - 1) // DEPTH * DEPTH
-        row = (K + TILE - 1) // TILE * TILE
-        for i in range(cuda.grid(1), G * T * R * S * depth * row, cuda.gridsize(1)):
-            k = i % row
-            c = i // row % depth
-            tap = i // (row * depth)
+        across, down = (K + TILE - 1) // TILE, (C + DEPTH - 1) // DEPTH
+        elements = G * T * R * S * down * across * DEPTH * TILE
+        for i in range(cuda.grid(1), elements, cuda.gridsize(1)):
+            inner, tile = i % (DEPTH * TILE), i // (DEPTH * TILE)
+            c, k = (
+                tile // across % down * DEPTH + inner // TILE,
+                tile % across * TILE + inner % TILE,
+            )
+            tap = tile // (across * down)
             s = first[2] + tap % S * step[2]
             r = first[1] + tap // S % R * step[1]
             t = first[0] + tap // (S * R) % T * step[0]
             g = tap // (S * R * T)
             value = wide(0)
             if k < K and c < C:
-                value = weight[
-                    g * ws[0] + k * ws[1] + c * ws[2] + t * ws[3] + r * ws[4] + s * ws[5]
-                ]
-            panel[i] = value
+                value = wide(weight[offset(ws, g, k, c, t, r, s)])
+            panel[i - inner + place(inner // TILE, inner % TILE)] = rounded(value)
 
     return pack
 
 
 @kernel(CORRELATE, launch_bounds=THREADS)
-def multiply_filters(wide):
+def multiply_filters(product, wide):
     """``y[n,k,p] = bias[k] + sum_c sum_r x[n, c, p*stride + r*dilation - before] panel[r,c,k]``"""
+    size, rounded, vector, put_col = product.size, product.rounded, product.vector, product.put_col
+    place_of, row_of, col_of, multiply = product.place, product.row, product.col, product.multiply
+    both = 2 * size
 
     def multiply_panel(
         panel,
@@ -72,8 +83,8 @@ def multiply_filters(wide):
         bias_step,
         biased,
     ):
-        rows = cuda.shared.array(BUFFERS, types.float32, alignment=16)
-        cols = cuda.shared.array(BUFFERS, types.float32, alignment=16)
+        rows = cuda.shared.array(both, types.float32, alignment=16)
+        cols = cuda.shared.array(both, types.float32, alignment=16)
         sums = cuda.local.array((OWN, OWN), types.float32)
         places = cuda.shared.array(TILE, types.int64)
         starts = cuda.local.array(OWN, types.float32)
@@ -85,7 +96,7 @@ def multiply_filters(wide):
         N, _, C, D, H, W = x_shape
         _, _, K, O, P, Q = y_shape
 
-        # Each thread reads 4 channels of one pixel, and 4 filters of one row of the panel.
+        # Each thread reads 4 channels of one pixel, and 4 numbers of the panel.
         column, part = thread % TILE, types.int32(thread // TILE * 4)
         pixel = cuda.blockIdx.x * TILE + column
         q, p, o, n = pixel % Q, pixel // Q % P, pixel // (Q * P) % O, pixel // (Q * P * O)
@@ -95,17 +106,15 @@ def multiply_filters(wide):
         image = n * xs[0] + group * xs[1] + part * xs[2]
         places[column] = n * ys[0] + group * ys[1] + o * ys[3] + p * ys[4] + q * ys[5]
         depth = (C + DEPTH - 1) // DEPTH * DEPTH
-        row = (K + TILE - 1) // TILE * TILE
         steps = types.int32(taps[0] * taps[1] * taps[2] * (depth // DEPTH))
-        line = (group * steps * DEPTH + thread // 32) * row + cuda.blockIdx.y * TILE
-        line += thread % 32 * 4
+        block = (group * steps * cuda.gridDim.y + cuda.blockIdx.y) * DEPTH * TILE + thread * 4
 
-        first, second = thread // 16 * 4, thread % 16 * 4
+        first, second = place_of(thread)
         channels = types.int32(C)
         c, t, r, s = channels, types.int32(0), types.int32(0), types.int32(-1)
         at, inside = image, False
         for step in range(steps + 1):
-            buffer = step % 2 * BUFFER
+            buffer = step % 2 * size
             if step < steps:
                 if c >= channels:
                     c, s = types.int32(0), types.int32(s + 1)
@@ -119,29 +128,30 @@ def multiply_filters(wide):
                 for j in range(4):
                     seen[j] = types.float32(0)
                     if inside and types.int32(c + part + j) < channels:
-                        seen[j] = x[at + j * xs[2]]
-                w0, w1, w2, w3 = load4(panel, line)
+                        seen[j] = types.float32(x[at + j * xs[2]])
+                w0, w1, w2, w3 = load4(panel, block)
                 c = types.int32(c + DEPTH)
                 at += DEPTH * xs[2]
-                line += DEPTH * row
+                block += cuda.gridDim.y * DEPTH * TILE
             if step > 0:
-                multiply(rows, cols, BUFFER - buffer, first, second, sums)
+                multiply(rows, cols, size - buffer, first, second, sums)
             if step < steps:
                 for j in range(4):
-                    cols[types.uint32(buffer + (part + j) * TILE + column)] = seen[j]
-                store4(rows, buffer + thread * 4, w0, w1, w2, w3)
+                    seen[j] = rounded(seen[j])
+                put_col(cols, buffer, column, part, seen[0], seen[1], seen[2], seen[3])
+                store4(rows, buffer + vector(thread), w0, w1, w2, w3)
             cuda.syncthreads()
 
         for i in range(OWN):
-            k = cuda.blockIdx.y * TILE + own(first, i)
+            k = cuda.blockIdx.y * TILE + row_of(first, i)
             starts[i] = types.float32(0)
             if biased and k < K:
-                starts[i] = bias[(group * K + k) * bias_step]
+                starts[i] = types.float32(bias[(group * K + k) * bias_step])
         for j in range(OWN):
-            place = places[own(second, j)]
-            pixel = cuda.blockIdx.x * TILE + own(second, j)
+            place = places[col_of(second, j)]
+            pixel = cuda.blockIdx.x * TILE + col_of(second, j)
             for i in range(OWN):
-                k = cuda.blockIdx.y * TILE + own(first, i)
+                k = cuda.blockIdx.y * TILE + row_of(first, i)
                 if pixel < N * O * P * Q and k < K:
                     y[place + k * ys[2]] = starts[i] + sums[i, j]
 
@@ -149,6 +159,7 @@ def multiply_filters(wide):
 
 
 def correlate(
+    product: Product,
     x: Operand,
     weight: Operand,
     bias: Operand | None,
@@ -163,6 +174,8 @@ def correlate(
 
     Parameters
     ----------
+    product
+        How tiles are multiplied.
     x, weight, y : Operand
         (N, G, C/G, D, H, W), (G, K/G, C/G, T, R, S), (N, G, K/G, O, P, Q)
     bias : Operand or None
@@ -179,9 +192,9 @@ def correlate(
     groups, filters, channels = weight.shape[:3]
     counts = tuple([len(axis) for axis in taps])
     row = ceil(filters / TILE) * TILE
-    elements = groups * prod(counts) * ceil(channels / DEPTH) * DEPTH * row
-    panel = operand(empty_like(like, (max(elements, 1),)))
-    pack_filters.launch(
+    elements = panel_elements(groups, filters, channels, prod(counts))
+    panel = operand(empty_like(like, (max(elements, 1),), "float32"))
+    pack_filters.of(product).launch(
         dtype,
         stream,
         blocks_for(elements),
@@ -193,13 +206,13 @@ def correlate(
         tuple([axis.step for axis in taps]),
     )
     pixels = y.shape[0] * prod(y.shape[3:])
-    multiply_filters.launch(
+    multiply_filters.of(product).launch(
         dtype,
         stream,
         (ceil(pixels / TILE), row // TILE, groups),
         panel.pointer,
         x.pointer,
-        panel.pointer if bias is None else bias.pointer,
+        x.pointer if bias is None else bias.pointer,  # never read from
         y.pointer,
         x.strides,
         y.strides,

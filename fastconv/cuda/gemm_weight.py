@@ -1,4 +1,4 @@
-"""Gradient of the filters as a product of matrices, in float32.
+"""Gradient of the filters as a product of matrices, with sums in float32.
 
     dw[k, (c,r)] = sum_p  dy[k,p] x[c, p*stride + r*dilation - before]
 
@@ -14,29 +14,34 @@ from numba import cuda
 from numba.cuda import types
 
 from ..geometry import Ints
-from .arrays import Operand, dtype_of, empty_like, operand, stream_of
-from .kernel import THREADS, blocks_for, kernel
-from .tile import BUFFER, BUFFERS, DEPTH, OWN, TILE, multiply, own
-
-# Shares are made until there are this many blocks: a few for each multiprocessor.
-BLOCKS = 512
+from ..plan.cuda import DEPTH, THREADS, TILE
+from .arrays import Operand, dtype_of, stream_of
+from .kernel import kernel
+from .shares import Shares
+from .tile import OWN, Product
 
 # Pointers to dy, x and work; strides and shapes of dy and x; taps, stride, before, dilation; number
 # of shares.
-SHARE = "ppp66663333i"
-# Pointers to work and dw; dw's strides and shape; shares.
-TOTAL = "pp66i"
+SHARE = "ppw66663333i"
 
 
 @kernel(SHARE, launch_bounds=THREADS)
-def multiply_pixels(wide):
+def multiply_pixels(product, wide):
     """``work[share,g,k,(c,r)] = sum_p dy[n,g,k,p] x[n, g, c, p*stride + r*dilation - before]``"""
+    size, rounded, put_row, put_col = (
+        product.size,
+        product.rounded,
+        product.put_row,
+        product.put_col,
+    )
+    place_of, row_of, col_of, multiply = product.place, product.row, product.col, product.multiply
+    both = 2 * size
 
     def multiply_lines(
         dy, x, work, ys, xs, y_shape, x_shape, taps, stride, before, dilation, shares
     ):
-        rows = cuda.shared.array(BUFFERS, types.float32, alignment=16)
-        cols = cuda.shared.array(BUFFERS, types.float32, alignment=16)
+        rows = cuda.shared.array(both, types.float32, alignment=16)
+        cols = cuda.shared.array(both, types.float32, alignment=16)
         sums = cuda.local.array((OWN, OWN), types.float32)
         seen = cuda.local.array(4, types.float32)
         met = cuda.local.array(4, types.float32)
@@ -72,10 +77,10 @@ def multiply_pixels(wide):
         steps = types.int32(((share + 1) * lines // shares - line) * ((Q + DEPTH - 1) // DEPTH))
         o, n = types.int32(line // P % O), types.int32(line // (P * O))
         q, p = line_length, types.int32(line % P - 1)
-        first, second = thread // 16 * 4, thread % 16 * 4
+        first, second = place_of(thread)
         from_y, from_x, inside = plane, image, False
         for step in range(steps + 1):
-            buffer = step % 2 * BUFFER
+            buffer = step % 2 * size
             if step < steps:
                 if q >= line_length:
                     q, p = types.int32(0), types.int32(p + 1)
@@ -92,50 +97,33 @@ def multiply_pixels(wide):
                     pixel = types.int32(q + part + j)
                     w = types.int32(pixel * across + left)
                     if filter_exists and pixel < line_length:
-                        seen[j] = dy[from_y + j * ys[5]]
+                        seen[j] = types.float32(dy[from_y + j * ys[5]])
                     if inside and w >= 0 and w < width:
-                        met[j] = x[from_x + j * stride[2] * xs[5]]
+                        met[j] = types.float32(x[from_x + j * stride[2] * xs[5]])
                 q = types.int32(q + DEPTH)
                 from_y += DEPTH * ys[5]
                 from_x += DEPTH * stride[2] * xs[5]
             if step > 0:
-                multiply(rows, cols, BUFFER - buffer, first, second, sums)
+                multiply(rows, cols, size - buffer, first, second, sums)
             if step < steps:
                 for j in range(4):
-                    rows[types.uint32(buffer + (part + j) * TILE + lane)] = seen[j]
-                    cols[types.uint32(buffer + (part + j) * TILE + lane)] = met[j]
+                    seen[j], met[j] = rounded(seen[j]), rounded(met[j])
+                put_row(rows, buffer, lane, part, seen[0], seen[1], seen[2], seen[3])
+                put_col(cols, buffer, lane, part, met[0], met[1], met[2], met[3])
             cuda.syncthreads()
 
         for i in range(OWN):
-            k = cuda.blockIdx.y * TILE + own(first, i)
+            k = cuda.blockIdx.y * TILE + row_of(first, i)
             for j in range(OWN):
-                column = cuda.blockIdx.x * TILE + own(second, j)
+                column = cuda.blockIdx.x * TILE + col_of(second, j)
                 if k < K and column < columns:
                     work[((share * G + group) * K + k) * columns + column] = sums[i, j]
 
     return multiply_lines
 
 
-@kernel(TOTAL)
-def add_shares(wide):
-    """``dw[g,k,c,r] = sum_share work[share,g,k,(c,r)]``"""
-
-    def add(work, dw, ws, w_shape, shares):
-        G, K, C, T, R, S = w_shape
-        elements = G * K * C * T * R * S
-        for i in range(cuda.grid(1), elements, cuda.gridsize(1)):
-            total = wide(0)
-            for share in range(shares):
-                total += work[share * elements + i]
-            s, r, t = i % S, i // S % R, i // (S * R) % T
-            c, k, g = i // (S * R * T) % C, i // (S * R * T * C) % K, i // (S * R * T * C * K)
-            place = g * ws[0] + k * ws[1] + c * ws[2] + t * ws[3] + r * ws[4] + s * ws[5]
-            dw[place] = total
-
-    return add
-
-
 def grad_weight(
+    product: Product,
     dy: Operand,
     x: Operand,
     dw: Operand,
@@ -145,19 +133,16 @@ def grad_weight(
     like: Any,
 ) -> None:
     """Write the correlation of ``x`` with ``dy`` into ``dw``, as ``gemm.correlate`` does."""
-    dtype, stream = dtype_of(like), stream_of(like)
     groups, filters, *across = dw.shape
     rows, columns = ceil(filters / TILE), ceil(prod(across) / TILE)
-    lines = prod((dy.shape[0], *dy.shape[3:5]))
-    shares = max(1, min(lines, BLOCKS // (groups * rows * columns)))
-    work = operand(empty_like(like, (shares * prod(dw.shape),)))
-    multiply_pixels.launch(
-        dtype,
-        stream,
-        (columns, rows, groups * shares),
+    shares = Shares(groups * rows * columns, dy, dw, like)
+    multiply_pixels.of(product).launch(
+        dtype_of(like),
+        stream_of(like),
+        (columns, rows, groups * shares.count),
         dy.pointer,
         x.pointer,
-        work.pointer,
+        shares.work.pointer,
         dy.strides,
         x.strides,
         dy.shape,
@@ -166,15 +151,6 @@ def grad_weight(
         stride,
         before,
         dilation,
-        shares,
+        shares.count,
     )
-    add_shares.launch(
-        dtype,
-        stream,
-        blocks_for(prod(dw.shape)),
-        work.pointer,
-        dw.pointer,
-        dw.strides,
-        dw.shape,
-        shares,
-    )
+    shares.add_up()

@@ -4,19 +4,26 @@ A kernel takes arrays as pointers, and their shapes and strides as tuples of int
 that is handed array objects takes them apart again, at several microseconds for each.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import numpy as np
 from numba import config, cuda
 from numba.cuda import types
 
-SIMULATED = bool(config.ENABLE_CUDASIM)
+from ..plan.cuda import THREADS
 
-THREADS = 256  # of a block
+SIMULATED = bool(config.ENABLE_CUDASIM)
 
 # What products are added up in.
 WIDE = {"float16": types.float32, "float32": types.float32, "float64": types.float64}
+
+
+def wide_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """NumPy's name for it."""
+    wide: np.dtype[Any] = np.dtype(WIDE[dtype.name].name)
+    return wide
 
 
 class Kernel:
@@ -25,11 +32,11 @@ class Kernel:
     Parameters
     ----------
     parameters : str
-        A letter for each parameter: "p" for a pointer to elements, "i" for an integer, a digit for
-        a tuple of that many integers.
+        A letter for each parameter: "p" for a pointer to elements, "w" for one to what sums of them
+        are added up in, "i" for an integer, a digit for a tuple of that many integers.
     make : callable
-        Takes the type in which products are added up, by which numbers can be converted, and
-        returns the kernel.
+        Takes the type in which products are added up, by which numbers can be converted, and what
+        ``of`` was given, and returns the kernel.
     options : dict
         What ``numba.cuda.jit`` is told besides.
     """
@@ -37,7 +44,7 @@ class Kernel:
     def __init__(
         self,
         parameters: str,
-        make: Callable[[Any], Callable[..., None]],
+        make: Callable[..., Callable[..., None]],
         options: dict[str, Any],
     ) -> None:
         self.name = make.__name__
@@ -46,10 +53,19 @@ class Kernel:
         self._make = make
         self._compiled: dict[str, Any] = {}
 
+    @functools.cache  # noqa: B019 - kernels are module constants, and last
+    def of(self, variant: Hashable) -> "Kernel":
+        """The kernel made for a variant of it."""
+        made = functools.partial(self._make, variant)
+        return Kernel(self.parameters, functools.update_wrapper(made, self._make), self.options)
+
     def signature(self, dtype: np.dtype[Any]) -> Any:
         """What Numba compiles the kernel for."""
-        pointer = types.CPointer(getattr(types, dtype.name))
-        kinds = {"p": pointer, "i": types.int64}
+        kinds = {
+            "p": types.CPointer(getattr(types, dtype.name)),
+            "w": types.CPointer(WIDE[dtype.name]),
+            "i": types.int64,
+        }
         return types.void(
             *[
                 types.UniTuple(types.int64, int(kind)) if kind.isdigit() else kinds[kind]
@@ -77,6 +93,6 @@ def blocks_for(tasks: int) -> int:
 
 def kernel(
     parameters: str, **options: Any
-) -> Callable[[Callable[[Any], Callable[..., None]]], Kernel]:
+) -> Callable[[Callable[..., Callable[..., None]]], Kernel]:
     """Decorator: ``Kernel(parameters, function, options)``."""
     return lambda make: Kernel(parameters, make, options)

@@ -1,50 +1,46 @@
-"""A block's share of a product of matrices: 128 x 128 sums, 8 x 8 in the registers of each thread.
+"""A block's share of a product of matrices: TILE x TILE sums, 8 x 8 in the registers of a thread.
 
     sums[i, j] += sum_s  rows[s, i] * cols[s, j]
 
 Tiles of DEPTH rows of both operands lie in shared memory, twice, so that the next ones are fetched
-while these are multiplied: see ``implicit_gemm.py`` and ``split_k.py``.
+while these are multiplied: ``gemm.py`` and ``gemm_weight.py`` say what they are. How they lie there
+and how they are multiplied is ``simt.py``'s and ``tensor.py``'s to say.
 """
 
-from numba import cuda
-from numba.cuda import types
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-from .intrinsics import load4
+OWN = 8  # rows and columns of a thread
 
-# 256 threads of 64 sums: with each 16 loaded numbers, a step makes 64 multiply-adds.
-TILE, DEPTH, OWN = 128, 8, 8
-BUFFER = DEPTH * TILE  # elements of one operand's tile
-BUFFERS = 2 * BUFFER
+Device = Callable[..., Any]
 
 
-@cuda.jit(device=True, inline="always")
-def multiply(rows, cols, start, first, second, sums):
-    """Add the products of two tiles to a thread's sums.
+class Product(NamedTuple):
+    """A way to multiply tiles, made of device functions.
 
-    The thread's rows are 4 from ``first`` and 4 from half a tile later, its columns likewise from
-    ``second``; ``start`` is where the tiles begin in the arrays.
+    Attributes
+    ----------
+    size : int
+        Elements that a tile takes in shared memory.
+    rounded : x -> x as it is multiplied
+    panel : s, i -> place of ``rows[s, i]`` where filters are stored tile by tile
+    vector : v -> place in shared memory of the v-th 4 numbers of a tile of such filters
+    put_row, put_col : array, start, i, s, 4 numbers -> None
+        Stores ``rows[s:s+4, i]``, or ``cols[s:s+4, i]``, of the tile that begins at ``start``.
+    place : thread -> a, b
+        From which its rows and columns follow:
+    row, col : a, i -> its row i; b, j -> its column j
+    multiply : rows, cols, start, a, b, sums -> None
+        Adds the products of two tiles to a thread's sums.
     """
-    a = cuda.local.array(OWN, types.float32)
-    b = cuda.local.array(OWN, types.float32)
-    # Single steps spend a fifth of their instructions on counting; four need more registers.
-    for s in range(0, DEPTH, 2):
-        at = start + s * TILE
-        _multiply_step(rows, cols, at + first, at + second, a, b, sums)
-        _multiply_step(rows, cols, at + first + TILE, at + second + TILE, a, b, sums)
 
-
-@cuda.jit(device=True, inline="always")
-def _multiply_step(rows, cols, first, second, a, b, sums):
-    a[0], a[1], a[2], a[3] = load4(rows, first)
-    a[4], a[5], a[6], a[7] = load4(rows, first + TILE // 2)
-    b[0], b[1], b[2], b[3] = load4(cols, second)
-    b[4], b[5], b[6], b[7] = load4(cols, second + TILE // 2)
-    for i in range(OWN):
-        for j in range(OWN):
-            sums[i, j] += a[i] * b[j]
-
-
-@cuda.jit(device=True, inline="always")
-def own(first, i):
-    """Which row or column of the tile a thread's number ``i`` is."""
-    return first + i % 4 + i // 4 * (TILE // 2)
+    size: int
+    rounded: Device
+    panel: Device
+    vector: Device
+    put_row: Device
+    put_col: Device
+    place: Device
+    row: Device
+    col: Device
+    multiply: Device

@@ -1,4 +1,4 @@
-"""Which algorithm computes a call, and why.
+"""Which algorithm computes a call on the CPU, and why.
 
 "depthwise"  lanes are groups: for many groups of few channels (``cpu/depthwise.py``)
 "direct"     lanes are channels: pack, accumulate, unpack (``cpu/direct.py``)
@@ -8,7 +8,6 @@
 "reference"  the formulas as literal loops (``reference.py``)
 """
 
-from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, prod
 from typing import Any
@@ -16,8 +15,9 @@ from typing import Any
 import numba
 import numpy as np
 
-from .geometry import ConvGeometry
-from .host import VECTOR_BITS
+from ..geometry import ConvGeometry
+from ..host import VECTOR_BITS
+from . import Choice
 
 ALGORITHMS = ("auto", "depthwise", "direct", "gemm", "planar", "winograd", "reference")
 
@@ -42,14 +42,6 @@ LONG_LINE = 48
 # Products in a sum up to which "gemm" is the better one of these for 2 vectors of filters or more:
 # 1.15 times as fast as "planar", 1.4 times as "direct", on images of 3 channels, 3x3.
 SHORTEST_SUM = 32
-
-
-@dataclass(frozen=True)
-class Choice:
-    """An algorithm, and the reason for it in one sentence."""
-
-    algorithm: str
-    why: str
 
 
 def choose(map_name: str, g: ConvGeometry, dtype: np.dtype[Any], algorithm: str) -> str:
