@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fastconv.__main__ import main
-from fastconv.bench import command, machine, peers, plot, report, runner
+from fastconv.bench import command, cuda, machine, peers, plot, report, runner
 from fastconv.bench.contestant import Contestant, Fastconv, Operands
 from fastconv.bench.machine import Machine
 from fastconv.bench.results import Record, Results, Timing, geometric_mean
@@ -270,6 +270,23 @@ def test_command(tmp_path, known_machine, capsys, monkeypatch):
     assert "tiny-1d" in capsys.readouterr().out
 
 
+def test_other_paths_are_compared_and_lose_nothing():
+    results = replace(some_results((0.5, 3)), peers=(), paths=("torch",))
+    assert results.losses() == []
+    assert "0.50x" in report.markdown(results)
+    assert "Losses: 0" in report.markdown(results)
+    assert "on arrays that lie on a device" in report.markdown(results)
+
+
+def test_cuda_path_needs_a_device(capsys, monkeypatch):
+    def no_device():
+        raise RuntimeError("no CUDA device answers")
+
+    monkeypatch.setattr(cuda, "cuda_backend", no_device)
+    assert main(["bench", "--backend", "cpu,cuda"]) == 1
+    assert "fastconv bench: no CUDA device answers" in capsys.readouterr().err
+
+
 def test_interrupted(known_machine, capsys, monkeypatch):
     def interrupted(*arguments):
         raise KeyboardInterrupt
@@ -291,7 +308,7 @@ def test_plot_needs_its_extra(capsys, monkeypatch):
         (["--suite", "resnet51"], "'resnet51' is not among resnet50, resnet50-3x3"),
         (["--map", "forward,sideways"], "'sideways' is not among forward, grad_input"),
         (["--against", "tensorflow"], "'tensorflow' is not among torch, onnxruntime"),
-        (["--backend", "abacus"], "'abacus' is not among cpu"),
+        (["--backend", "abacus"], "'abacus' is not among cpu, cuda"),
         (["--rounds", "2"], "must be an integer, at least 3, got '2'"),
         (["--threads", "none"], "must be an integer, between 1 and"),
         (["--seconds", "-1"], "must be a positive number, got '-1'"),

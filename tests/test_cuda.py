@@ -273,6 +273,47 @@ def test_layers(rng):
             layer.backward(y)
 
 
+def test_layers_of_the_demo(rng):
+    """Their parameters stay NumPy's, and may be changed between steps."""
+    from fastconv.demo.device import on_device
+    from fastconv.demo.network import Network
+
+    layer, same = (fastconv.Conv2d(2, 3, 3, padding=1, rng=0) for _ in range(2))
+    network = on_device(Network({"conv": layer}))
+    x = data(rng, (2, 2, 5, 6), "f4")
+    for _ in range(2):
+        y, expected = network.forward(x), same.forward(x)
+        assert_close(y, expected, tolerance=2e-6)
+        assert_close(network.backward(expected), same.backward(expected), tolerance=2e-6)
+        grads = zip(network.parameters(), network.grads(), same.grads.values(), strict=True)
+        for parameter, grad, same_grad in grads:
+            assert_close(grad, same_grad, tolerance=2e-6)
+            parameter -= same_grad / 10
+        for name, array in same.parameters.items():
+            array -= same.grads[name] / 10
+
+
+@pytest.mark.slow
+def test_benchmark_of_both_paths(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("matplotlib")
+    from fastconv.__main__ import main
+    from fastconv.bench import machine, results
+
+    monkeypatch.setattr(machine, "measure_peak", lambda threads: 1e11)
+    monkeypatch.setattr(machine, "measure_bandwidth", lambda: 1e10)
+    chosen = ["--suite", "tiny", "--quick", "--against", "numpy", "--backend", "cpu,cuda"]
+    files = ["--json", str(tmp_path / "a.json"), "--plot", str(tmp_path / "a.png")]
+    assert main(["bench", *chosen, *files]) == 0
+    header = next(line for line in capsys.readouterr().out.splitlines() if "median ms" in line)
+    assert header.split()[-3:] == ["numpy", "cuda", "cuda+copies"]
+    found = results.Results.load(tmp_path / "a.json")
+    assert [record.map_name for record in found.records] == ["forward", "grad_input", "grad_weight"]
+    for record in found.records:
+        assert not record.failed
+        for path in ("cuda", "cuda+copies"):
+            assert record.best_of(path).error < 1e-6
+
+
 def test_the_check_for_devices():
     """``bench.gpu_check`` finds the kernels right."""
     from bench import gpu_check

@@ -12,7 +12,7 @@ pytest.importorskip("tqdm")
 
 from fastconv import __version__
 from fastconv.__main__ import main
-from fastconv.demo import data, figure
+from fastconv.demo import data, device, figure
 from fastconv.demo.network import MaxPool, digit_network
 from fastconv.demo.timing import timed
 from fastconv.demo.training import Adam, Epoch, cross_entropy, train
@@ -261,3 +261,12 @@ def test_help_names_the_demo(capsys):
     assert "demo" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="2"):
         main([])
+
+
+def test_cuda_needs_a_device(capsys, monkeypatch):
+    def no_device():
+        raise RuntimeError("no CUDA device answers")
+
+    monkeypatch.setattr(device, "cuda_backend", no_device)
+    assert main(["demo", "--backend", "cuda"]) == 1
+    assert "fastconv demo: no CUDA device answers" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numba
 
-from . import machine, plot, report
+from . import cuda, machine, plot, report
 from .contestant import Contestant, Fastconv
 from .peers import PEERS, load_peers
 from .results import Record, Results
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 EXTRA = 'pip install "fastconv[bench]"'
-BACKENDS = ("cpu",)
+BACKENDS = ("cpu", "cuda")
 
 
 def add_parser(commands: "Commands") -> None:
@@ -42,10 +42,10 @@ def add_parser(commands: "Commands") -> None:
         metavar="NAME",
         help=f"layers to time, by default all: {names}",
     )
-    maps, peers, backends = ",".join(MAPS), ",".join(PEERS), ",".join(BACKENDS)
+    maps, peers = ",".join(MAPS), ",".join(PEERS)
     add("--map", type=_names(MAPS), metavar="MAP,...", help=f"by default {maps}")
     add("--against", type=_names(PEERS), metavar="PEER,...", help=f"by default {peers}")
-    add("--backend", type=_names(BACKENDS), default=["cpu"], metavar="NAME", help=backends)
+    add("--backend", type=_names(BACKENDS), default=[], metavar="NAME,...", help=_BACKEND_HELP)
     add("--algorithms", action="store_true", help='also time each algorithm that "auto" chooses of')
     add("--rounds", type=_rounds, default=7, metavar="N", help="interleaved rounds (default 7)")
     add("--seconds", type=_seconds, default=5.0, metavar="S", help=_SECONDS_HELP)
@@ -58,6 +58,9 @@ def add_parser(commands: "Commands") -> None:
     parser.set_defaults(run=run)
 
 
+_BACKEND_HELP = (
+    '"cuda" also times our CUDA path, on device arrays and with copies; the CPU always takes part'
+)
 _SECONDS_HELP = (
     "what all rounds of one contestant may take on one layer and map (default 5): slower ones are"
     f" timed in fewer rounds, never fewer than {LEAST_ROUNDS}"
@@ -75,7 +78,12 @@ def run(arguments: argparse.Namespace) -> int:
     if numba.config.DISABLE_JIT:
         print("fastconv bench: NUMBA_DISABLE_JIT leaves nothing to be timed", file=sys.stderr)
         return 1
-    results = arguments.load or _measure(arguments)
+    try:
+        paths = cuda.paths() if "cuda" in arguments.backend else []
+    except (ModuleNotFoundError, RuntimeError) as error:
+        print(f"fastconv bench: {error}", file=sys.stderr)
+        return 1
+    results = arguments.load or _measure(arguments, paths)
     if results is None:
         print("fastconv bench: interrupted before anything was measured", file=sys.stderr)
         return 130
@@ -89,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _measure(arguments: argparse.Namespace) -> Results | None:
+def _measure(arguments: argparse.Namespace, paths: Sequence[Contestant]) -> Results | None:
     if arguments.threads:
         numba.set_num_threads(arguments.threads)
     threads = numba.get_num_threads()
@@ -102,7 +110,7 @@ def _measure(arguments: argparse.Namespace) -> Results | None:
     found = machine.measure(packages)
     suites = list(dict.fromkeys(chain(*arguments.suite))) if arguments.suite else list(SUITES)
     rounds = LEAST_ROUNDS if arguments.quick else arguments.rounds
-    runner = Runner([*ours, *contestants], threads, rounds, arguments.seconds)
+    runner = Runner([*ours, *paths, *contestants], threads, rounds, arguments.seconds)
     todo = list(product(_layers(suites, arguments.quick), arguments.map or MAPS))
     records: list[Record] = []
     try:
@@ -121,6 +129,7 @@ def _measure(arguments: argparse.Namespace) -> Results | None:
         present,
         left_out,
         tuple(records),
+        tuple(path.name for path in paths),
     )
 
 
@@ -146,8 +155,9 @@ def _progress(todo: Sequence[tuple[Layer, str]]) -> Iterable[tuple[Layer, str]]:
 def _show(results: Results) -> None:
     print("\n".join(report.machine_lines(results.machine)))
     report.layer_table(results).show()
-    if results.peers:
+    if results.compared:
         report.mean_table(results).show()
+    if results.peers:
         losses = report.loss_lines(results)
         print(f"Losses: {len(losses)}")
         print("\n".join(f"  {line}" for line in losses))

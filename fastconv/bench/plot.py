@@ -22,27 +22,28 @@ MOST_LOSSES = 16
 def save(results: Results, path: Path) -> None:
     """Draw the figure: a roofline with one point for each layer and map, and bars of the ratios.
 
-    The bars compare with PyTorch, or else with the first peer that took part; with none there are
-    no bars. The ending of ``path`` chooses the format.
+    The bars compare with PyTorch, or else with the first peer that took part, and with the CUDA
+    path, if any of them did. The ending of ``path`` chooses the format.
     """
     # Not pyplot, which would choose a window system and keep the figure for ever.
     from matplotlib.figure import Figure
 
-    compared = [name for name in results.peers if results.mean_ratio(name) is not None]
-    peer = "torch" if "torch" in compared else next(iter(compared), None)
-    figure = Figure(figsize=(12, 10 if peer else 5.5), dpi=120, layout="constrained")
+    compared = [name for name in results.compared if results.mean_ratio(name) is not None]
+    peers = [name for name in compared if name in results.peers]
+    shown = ["torch"] if "torch" in peers else peers[:1]
+    shown += [name for name in compared if name in results.paths]
+    figure = Figure(figsize=(12, 5.5 + 4.5 * len(shown)), dpi=120, layout="constrained")
     machine = results.machine
     figure.suptitle(
         f"fastconv on {machine.cpu}, {machine.threads} threads, float32",
         fontsize=14,
         fontweight="bold",
     )
-    if peer is None:
-        _roofline(figure.subplots(), results)
-    else:
-        top, bottom = figure.subplots(2, 1, height_ratios=(1.1, 1))
-        _roofline(top, results)
-        _ratios(bottom, results, peer)
+    heights = (1.1, *[1.0] * len(shown))
+    top, *others = figure.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    _roofline(top, results)
+    for ax, name in zip(others, shown, strict=True):
+        _ratios(ax, results, name)
     figure.savefig(path)
 
 

@@ -87,7 +87,7 @@ def layer_table(results: Results, shapes: bool = False) -> Table:
     """Every layer and map: our time and speed, and the ratio of each peer's best time to it."""
     header = ["layer", *(["shape"] if shapes else []), "map", "algorithm"]
     words = len(header)
-    header += ["best ms", "median ms", "GFLOP/s", "roofline", "error", *results.peers]
+    header += ["best ms", "median ms", "GFLOP/s", "roofline", "error", *results.compared]
     rows = []
     for r in results.records:
         row = [r.layer, *([r.shape] if shapes else []), r.map_name, r.algorithm]
@@ -98,7 +98,7 @@ def layer_table(results: Results, shapes: bool = False) -> Table:
             f"{results.of_roofline(r):.0%}",
             f"{r.ours.error:.0e}",
         ]
-        row += [_peer_cell(r, peer) for peer in results.peers]
+        row += [_peer_cell(r, name) for name in results.compared]
         rows.append(tuple(row))
     title = "Every layer and map (last columns: the peer's best time / ours)"
     return Table(title, tuple(header), tuple(rows), words)
@@ -116,12 +116,12 @@ def mean_table(results: Results) -> Table:
     rows = []
     for suite in (*results.suites, None):
         for map_name in (*results.maps, None):
-            ratios = [results.mean_ratio(peer, suite, map_name) for peer in results.peers]
+            ratios = [results.mean_ratio(peer, suite, map_name) for peer in results.compared]
             cells = [_ratio(ratio) for ratio in ratios]
             count = len(results.select(suite, map_name))
             rows.append((suite or "all layers", map_name or "all maps", str(count), *cells))
     title = "Geometric means of the peer's best time / ours (above 1: we are faster)"
-    return Table(title, ("suite", "map", "count", *results.peers), tuple(rows), words=2)
+    return Table(title, ("suite", "map", "count", *results.compared), tuple(rows), words=2)
 
 
 def summary_table(results: Results, peer: str = "torch") -> Table:
@@ -153,8 +153,14 @@ def _method(results: Results) -> str:
         " in each round, results checked against"
         f" {results.reference}. A peer's time is that of its fastest layout or function."
         " Operations are those of the definition, so that an algorithm that needs fewer can exceed"
-        " the roofline."
+        " the roofline." + (f" {_PATHS}" if results.paths else "")
     )
+
+
+_PATHS = (
+    '"cuda" is the same call on arrays that lie on a device, "cuda+copies" with them copied there'
+    " and the result copied back."
+)
 
 
 def notes(results: Results) -> list[str]:

@@ -124,6 +124,8 @@ class Results:
         Those that took part.
     left_out : dict
         Peers asked for that did not, and why.
+    paths : tuple of str
+        Other ways of ours to compute, which took part beside the CPU's.
     """
 
     machine: Machine
@@ -133,6 +135,12 @@ class Results:
     peers: tuple[str, ...]
     left_out: dict[str, str]
     records: tuple[Record, ...]
+    paths: tuple[str, ...] = ()
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """All that our times on the CPU are compared with."""
+        return (*self.peers, *self.paths)
 
     @property
     def suites(self) -> list[str]:
@@ -196,6 +204,7 @@ class Results:
                 **content,
                 "machine": Machine(**content["machine"]),
                 "peers": tuple(content["peers"]),
+                "paths": tuple(content.get("paths", ())),
                 "records": tuple(_record(record) for record in content["records"]),
             }
         )

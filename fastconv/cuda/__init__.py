@@ -19,6 +19,7 @@ from ..plan.cuda import explain_choice
 from ..results import overlaps_itself
 from . import gemm, gemm_weight, planar, planar_weight, reference, simt, tensor
 from .arrays import Operand, bounds, dtype_of, empty_like, operand, stream_of
+from .arrays import synchronize as synchronize
 from .arrays import to_device as to_device
 from .arrays import to_host as to_host
 from .kernel import Kernel, blocks_for

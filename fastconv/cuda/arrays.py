@@ -157,3 +157,8 @@ def stream_of(array: Any) -> Any:
     if library == "cupy":
         return cuda.external_stream(sys.modules["cupy"].cuda.get_current_stream().ptr)
     return cuda.default_stream()
+
+
+def synchronize() -> None:
+    """Wait until the current device has done all it was asked for."""
+    cuda.synchronize()

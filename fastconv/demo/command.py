@@ -5,6 +5,7 @@ import functools
 import importlib
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -14,7 +15,8 @@ import numpy as np
 
 from ..config import caching_enabled
 from . import data, figure
-from .network import digit_network
+from .device import on_device
+from .network import Network, digit_network
 from .timing import table, timed
 from .training import Epoch, cross_entropy, predict, train
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 # Enough for the held-out accuracy to settle; an epoch of the larger images takes 25 times as long.
 EPOCHS = {"digits": 30, "mnist5k": 20}
+
+BACKENDS = ("cpu", "cuda")
 
 
 def add_parser(commands: "Commands") -> None:
@@ -43,6 +47,7 @@ def add_parser(commands: "Commands") -> None:
     add("--rate", type=_rate, default=0.003, metavar="R", help=f"initial learning rate {shown}")
     add("--seed", type=_seed, default=0, metavar="N", help=f"of all that is random {shown}")
     add("--output", type=_png, default="fastconv-demo.png", metavar="PNG", help=f"figure {shown}")
+    add("--backend", choices=BACKENDS, default="cpu", help=f"where to convolve {shown}")
     add("--threads", type=_threads, metavar="N", help="threads to use (default: Numba's setting)")
     parser.set_defaults(run=run)
 
@@ -63,10 +68,15 @@ def run(arguments: argparse.Namespace) -> int:
         f"{arguments.data}: {len(digits.train_images):,} images of {digits.size}x{digits.size}"
         f" pixels to train on, {len(digits.test_images):,} held out"
     )
-    print(_compile(digits))
+    placed = on_device if arguments.backend == "cuda" else _in_place
+    try:
+        print(_compile(digits, placed))
+    except (ModuleNotFoundError, RuntimeError) as error:
+        print(f"fastconv demo: {error}", file=sys.stderr)
+        return 1
 
     rng = np.random.default_rng(arguments.seed)
-    network, clocks = timed(digit_network(digits.size, rng))
+    network, clocks = timed(placed(digit_network(digits.size, rng)))
     epochs: list[Epoch] = []
     count = arguments.epochs or EPOCHS[arguments.data]
     training = train(
@@ -111,10 +121,14 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _compile(digits: data.Digits) -> str:
+def _in_place(network: Network) -> Network:
+    return network
+
+
+def _compile(digits: data.Digits, placed: Callable[[Network], Network]) -> str:
     """Run a batch through a network made to be thrown away, so that no epoch waits for Numba."""
     start = perf_counter()
-    network = digit_network(digits.size, np.random.default_rng(0))
+    network = placed(digit_network(digits.size, np.random.default_rng(0)))
     scores = network.forward(digits.train_images[:64])
     network.backward(cross_entropy(scores, digits.train_labels[:64])[1])
     kept = "cached for the next run" if caching_enabled() else "not cached: FASTCONV_CACHE=0"
