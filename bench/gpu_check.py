@@ -10,7 +10,11 @@ of right results run, on small layers.
 import argparse
 import json
 import platform
+import shutil
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -36,6 +40,8 @@ ALGORITHMS = {
 DTYPES = tuple(ALGORITHMS)
 LIMIT = 1e-5
 ROUNDS = 15
+CPU_ROUNDS = 3
+SANITIZER = 60  # seconds for each tool
 BATCH = 32
 
 SMALL = [
@@ -183,6 +189,31 @@ def _cupy_on_a_stream(cupy: Any, layer: Layer, host: dict[str, Any]) -> Any:
         return cupy.asnumpy(y)
 
 
+def check_sanitizer(report: Report) -> None:
+    """The checks of small layers again, under CUDA's memcheck and racecheck."""
+    program = shutil.which("compute-sanitizer")
+    if program is None:
+        report.left_out.append("memcheck, racecheck: compute-sanitizer is not installed")
+        return
+    for tool in ("memcheck", "racecheck"):
+        with tempfile.TemporaryDirectory() as folder:
+            checks = [
+                sys.executable,
+                "-m",
+                "bench.gpu_check",
+                "--small",
+                "--out",
+                f"{folder}/a.json",
+            ]
+            command = [program, "--tool", tool, "--error-exitcode", "9", *checks]
+            try:
+                done = subprocess.run(command, capture_output=True, text=True, timeout=SANITIZER)
+            except subprocess.TimeoutExpired:
+                report.left_out.append(f"{tool}: not done within {SANITIZER} s")
+                continue
+        report.check(tool, done.returncode == 0, output=done.stdout[-500:])
+
+
 def layers_to_time() -> list[Layer]:
     """Distinct 3x3 and 1x1 layers of ResNet-50, then those of VGG-16, with a batch of BATCH."""
     layers = [
@@ -258,7 +289,21 @@ def _time(torch: Any, layer: Layer, name: str) -> dict[str, float]:
                 end.synchronize()
                 if turn >= 3:  # the first ones compile and choose
                     times[key].append(start.elapsed_time(end))
-    return {key: statistics.median(values) for key, values in times.items()}
+    medians = {key: statistics.median(values) for key, values in times.items()}
+    return {
+        **medians,
+        "cpu": _cpu_time({key: a.cpu().numpy() for key, a in sets[0].items()}, layer, name),
+    }
+
+
+def _cpu_time(arrays: dict[str, Any], layer: Layer, name: str) -> float:
+    """Milliseconds of the CPU path."""
+    times = []
+    for _ in range(CPU_ROUNDS):
+        start = time.perf_counter()
+        call(layer, name, arrays)
+        times.append(1e3 * (time.perf_counter() - start))
+    return min(times)
 
 
 def time_launch(report: Report) -> None:
@@ -294,7 +339,7 @@ def lines_of(report: Report) -> Iterator[str]:
         mean = exp(sum(map(log, ratios)) / len(ratios))
         yield f"- {ours}: {mean:.0%} of the speed of {peer}, geometric mean over {len(ratios)}."
     yield ""
-    contestants = list(dict.fromkeys(name for pair in PAIRS for name in pair))
+    contestants = [*dict.fromkeys(name for pair in PAIRS for name in pair), "cpu"]
     yield f"| layer | shape | map | {' | '.join(f'{name} ms' for name in contestants)} | TFLOP/s |"
     yield f"| :-- | :-- | :-- | {'--: | ' * len(contestants)}--: |"
     for entry in report.times:
@@ -307,18 +352,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="JSON; a table goes beside it")
     parser.add_argument("--minutes", type=float, default=7.5, help="when to end (default 7.5)")
+    parser.add_argument("--small", action="store_true", help="only results of small layers")
     parser.add_argument("--seed", type=int, default=None, help="of all numbers (default: any)")
     arguments = parser.parse_args()
     seed = arguments.seed if arguments.seed is not None else int(time.time())
     report = Report(seed, time.monotonic() + 60 * arguments.minutes)
     report.machine = machine()
-    if config.ENABLE_CUDASIM:
+    if arguments.small:
+        check_results(report, SMALL)
+    elif config.ENABLE_CUDASIM:
         check_results(report, SMALL[:1])
         report.left_out.append("everything else: in the simulator")
     else:
         large = [replace(layer, x_shape=(2, *layer.x_shape[1:])) for layer in layers_to_time()]
         check_results(report, SMALL + [layer for layer in large if prod(layer.x_shape) < 1e6])
         check_streams(report)
+        check_sanitizer(report)
         time_launch(report)
         time_layers(report)
     found = {key: value for key, value in vars(report).items() if key != "deadline"}

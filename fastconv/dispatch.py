@@ -52,6 +52,8 @@ def backend_of(arrays: dict[str, Any], bias: Any = None) -> ModuleType:
     TypeError
         If an argument is not an array, some lie on a device and some do not, or the dtypes are
         unsupported or differ.
+    ValueError
+        If an array lies on another device than the current one.
     """
     if bias is not None:
         arrays["bias"] = bias
@@ -90,7 +92,7 @@ def _cuda_backend_of(arrays: dict[str, Any]) -> ModuleType:
             " on a CUDA device"
         )
     backend = cuda_backend()
-    backend.check_dtypes(arrays)
+    backend.check(arrays)
     return backend
 
 

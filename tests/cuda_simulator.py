@@ -12,6 +12,8 @@ import greenlet
 import numpy as np
 from numba.cuda.simulator import kernel, kernelapi
 
+from fastconv.cuda.kernel import Kernel
+
 
 class _Thread:
     """What the simulator's functions ask of the thread that runs."""
@@ -63,8 +65,22 @@ def _shared_array(self, shape, dtype, alignment=None):
     return self._allocations[line]
 
 
+_launch = Kernel.launch
+
+
+def _checked_launch(self, dtype, stream, grid, *arguments):
+    """On a device, numbers are passed one after the other: their count must be the kernel's."""
+    for kind, argument in zip(self.parameters, arguments, strict=True):
+        numbers = argument if isinstance(argument, tuple) else ()
+        assert len(numbers) == (int(kind) if kind.isdigit() else 0), (self.name, kind, argument)
+        assert all(type(number) is int for number in numbers), (self.name, argument)
+        assert kind != "i" or type(argument) is int, (self.name, argument)
+    _launch(self, dtype, stream, grid, *arguments)
+
+
 def install():
     """Have the simulator use coroutines from now on, and take shared arrays that are aligned."""
+    Kernel.launch = _checked_launch
     kernelapi.FakeCUDAShared.array = _shared_array
     kernelapi.threading = SimpleNamespace(current_thread=lambda: _running.thread)
     kernel.BlockManager.run = _run

@@ -328,10 +328,13 @@ def test_the_check_for_devices():
 def test_the_table_for_devices():
     from bench import gpu_check
 
-    names = {name: 2.0 for pair in gpu_check.PAIRS for name in pair} | {"fastconv tf32": 8.0}
+    names = {name: 2.0 for pair in gpu_check.PAIRS for name in pair}
+    names |= {"fastconv tf32": 8.0, "cpu": 64.0}
     entry = {"layer": "conv1", "shape": "1x1", "map": "forward", "flops": 4e9, **names}
     found = gpu_check.Report(seed=0, deadline=0.0, times=[entry])
     text = "\n".join(gpu_check.lines_of(found))
     assert "fastconv 3xtf32: 100% of the speed of cudnn" in text
     assert "fastconv tf32: 25% of the speed of cudnn tf32" in text
-    assert "| conv1 | 1x1 | forward | 2.000 | 2.000 | 2.000 | 8.000 | 2.000 | 2.0 |" in text
+    assert (
+        "| conv1 | 1x1 | forward | 2.000 | 2.000 | 2.000 | 8.000 | 2.000 | 64.000 | 2.0 |" in text
+    )

@@ -18,7 +18,7 @@ from ..geometry import ConvGeometry, Ints
 from ..plan.cuda import explain_choice
 from ..results import overlaps_itself
 from . import gemm, gemm_weight, planar, planar_weight, reference, simt, tensor
-from .arrays import Operand, bounds, dtype_of, empty_like, operand, stream_of
+from .arrays import Operand, bounds, check_devices, dtype_of, empty_like, operand, stream_of
 from .arrays import synchronize as synchronize
 from .arrays import to_device as to_device
 from .arrays import to_host as to_host
@@ -39,8 +39,17 @@ _WEIGHT = {"planar": planar_weight.grad_weight} | {
 }
 
 
-def check_dtypes(arrays: dict[str, Array]) -> None:
-    """Raise TypeError unless all arrays have one dtype, and one that is served."""
+def check(arrays: dict[str, Array]) -> None:
+    """See that the arrays can be served together.
+
+    Raises
+    ------
+    TypeError
+        If their dtypes differ, or are not served.
+    ValueError
+        If they lie on another device than the current one.
+    """
+    check_devices(arrays)
     dtypes = {name: dtype_of(array) for name, array in arrays.items()}
     first = next(iter(dtypes))
     for name, dtype in dtypes.items():

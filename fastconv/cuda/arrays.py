@@ -146,17 +146,33 @@ def to_host(array: Any) -> np.ndarray[Any, Any]:
     return host
 
 
-def stream_of(array: Any) -> Any:
-    """The stream on which the library of ``array`` would put its own next operation."""
+def stream_of(array: Any) -> int:
+    """Handle of the stream on which the library of ``array`` would put its own next operation."""
     library = _library(array)
-    if SIMULATED:
-        return 0
+    handle = 0
     if library == "torch":
-        torch = sys.modules["torch"]
-        return cuda.external_stream(torch.cuda.current_stream(array.device).cuda_stream)
-    if library == "cupy":
-        return cuda.external_stream(sys.modules["cupy"].cuda.get_current_stream().ptr)
-    return cuda.default_stream()
+        handle = sys.modules["torch"].cuda.current_stream(array.device).cuda_stream
+    elif library == "cupy":
+        handle = sys.modules["cupy"].cuda.get_current_stream().ptr
+    return handle
+
+
+def check_devices(arrays: dict[str, Any]) -> None:
+    """Raise ValueError unless all arrays lie on the current device, on which kernels run."""
+    for name, array in arrays.items():
+        library = _library(array)
+        if library == "torch":
+            place = array.device.index
+        elif library == "cupy":
+            place = array.device.id
+        else:
+            continue  # Numba's are made in the current context
+        here = cuda.current_context().device.id
+        if place != here:
+            raise ValueError(
+                f"{name} must lie on the current device, {here}, got an array on device {place}:"
+                f" numba.cuda.select_device({place}) makes that one current"
+            )
 
 
 def synchronize() -> None:
