@@ -44,21 +44,36 @@ class MachineCode:
 
     def longest_loop(self):
         """Instructions of the longest loop that contains no other."""
+        return self._longest_loops()[0]
+
+    def nested_loop(self, repeats):
+        """The same with those of the loop around it, in which it is run so often."""
+        inner, outer = self._longest_loops()
+        body = Counter(outer)
+        for name, count in inner.items():
+            body[name] += (repeats - 1) * count
+        return body
+
+    def _longest_loops(self):
         labels = {match[1]: match.start() for match in LABEL.finditer(self.text)}
-        loops = sorted(
+        loops = {
             (labels[branch[1]], branch.end())
             for branch in BRANCH.finditer(self.text)
             if labels.get(branch[1], branch.start()) < branch.start()
+        }
+        bodies = {
+            (start, end): Counter(INSTRUCTION.findall(self.text[start:end])) for start, end in loops
+        }
+
+        def around(loop):
+            return [x for x in loops if x != loop and x[0] <= loop[0] and loop[1] <= x[1]]
+
+        inner = max(
+            (x for x in loops if not any(x in around(other) for other in loops)),
+            key=lambda loop: bodies[loop].total(),
         )
-        inner = [
-            loop
-            for loop in loops
-            if not any(
-                other != loop and loop[0] <= other[0] and other[1] <= loop[1] for other in loops
-            )
-        ]
-        bodies = (Counter(INSTRUCTION.findall(self.text[start:end])) for start, end in inner)
-        return max(bodies, key=Counter.total)
+        outer = min(around(inner), key=lambda loop: bodies[loop].total(), default=inner)
+        return bodies[inner], bodies[outer]
 
 
 def _tool(name):

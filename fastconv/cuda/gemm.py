@@ -110,36 +110,48 @@ def multiply_filters(product, wide):
         block = (group * steps * cuda.gridDim.y + cuda.blockIdx.y) * DEPTH * TILE + thread * 4
 
         first, second = place_of(thread)
-        channels = types.int32(C)
+        # All that is counted here fits in 32 bits, which take half the instructions of 64.
+        channels, width = types.int32(C), types.int32(W)
+        planes, lines = types.int32(D), types.int32(H)
+        count_r, count_s = types.int32(taps[1]), types.int32(taps[2])
+        down, along, across = (
+            types.int32(dilation[0]),
+            types.int32(dilation[1]),
+            types.int32(dilation[2]),
+        )
         c, t, r, s = channels, types.int32(0), types.int32(0), types.int32(-1)
-        at, inside = image, False
-        for step in range(steps + 1):
-            buffer = step % 2 * size
+        at, rest, buffer = image, types.int32(0), types.int32(0)
+        for step in range(types.int32(steps + 1)):
             if step < steps:
                 if c >= channels:
                     c, s = types.int32(0), types.int32(s + 1)
-                    if s == taps[2]:
+                    if s == count_s:
                         s, r = types.int32(0), types.int32(r + 1)
-                        if r == taps[1]:
+                        if r == count_r:
                             r, t = types.int32(0), types.int32(t + 1)
-                    d, h, w = front + t * dilation[0], top + r * dilation[1], left + s * dilation[2]
-                    inside = n < N and d >= 0 and d < D and h >= 0 and h < H and w >= 0 and w < W
+                    d = types.int32(front + t * down)
+                    h = types.int32(top + r * along)
+                    w = types.int32(left + s * across)
+                    inside = d >= 0 and d < planes and h >= 0 and h < lines and w >= 0 and w < width
+                    # Channels that are still to come of a pixel that exists.
+                    rest = types.int32(channels - part) if n < N and inside else types.int32(0)
                     at = image + d * xs[3] + h * xs[4] + w * xs[5]
                 for j in range(4):
                     seen[j] = types.float32(0)
-                    if inside and types.int32(c + part + j) < channels:
+                    if rest > j:
                         seen[j] = types.float32(x[at + j * xs[2]])
                 w0, w1, w2, w3 = load4(panel, block)
-                c = types.int32(c + DEPTH)
+                c, rest = types.int32(c + DEPTH), types.int32(rest - DEPTH)
                 at += DEPTH * xs[2]
                 block += cuda.gridDim.y * DEPTH * TILE
             if step > 0:
-                multiply(rows, cols, size - buffer, first, second, sums)
+                multiply(rows, cols, types.int32(size - buffer), first, second, sums)
             if step < steps:
                 for j in range(4):
                     seen[j] = rounded(seen[j])
                 put_col(cols, buffer, column, part, seen[0], seen[1], seen[2], seen[3])
                 store4(rows, buffer + vector(thread), w0, w1, w2, w3)
+            buffer = types.int32(size - buffer)
             cuda.syncthreads()
 
         for i in range(OWN):

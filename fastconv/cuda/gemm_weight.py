@@ -69,47 +69,55 @@ def multiply_pixels(product, wide):
         front = types.int32(t * dilation[0] - before[0])
         plane = group * ys[1] + k * ys[2] + part * ys[5]
         image = group * xs[1] + c * xs[2] + (part * stride[2] + left) * xs[5]
-        filter_exists, channel_exists = k < K, c < C
 
-        line_length, width, across = types.int32(Q), types.int32(W), types.int32(stride[2])
         lines = N * O * P
         line = share * lines // shares
         steps = types.int32(((share + 1) * lines // shares - line) * ((Q + DEPTH - 1) // DEPTH))
+        # All that is counted here fits in 32 bits, which take half the instructions of 64.
+        length, across, next_x = types.int32(Q), types.int32(stride[2]), stride[2] * xs[5]
         o, n = types.int32(line // P % O), types.int32(line // (P * O))
-        q, p = line_length, types.int32(line % P - 1)
+        q, p = length, types.int32(line % P - 1)
         first, second = place_of(thread)
-        from_y, from_x, inside = plane, image, False
-        for step in range(steps + 1):
-            buffer = step % 2 * size
+        from_y, from_x, buffer = plane, image, types.int32(0)
+        rest, w, width = types.int32(0), types.int32(0), types.uint32(0)
+        for step in range(types.int32(steps + 1)):
             if step < steps:
-                if q >= line_length:
+                if q >= length:
                     q, p = types.int32(0), types.int32(p + 1)
-                    if p == P:
+                    if p == types.int32(P):
                         p, o = types.int32(0), types.int32(o + 1)
-                        if o == O:
+                        if o == types.int32(O):
                             o, n = types.int32(0), types.int32(n + 1)
-                    d, h = o * stride[0] + front, p * stride[1] + top
-                    inside = channel_exists and d >= 0 and d < D and h >= 0 and h < H
+                    d = types.int32(o * types.int32(stride[0]) + front)
+                    h = types.int32(p * types.int32(stride[1]) + top)
+                    inside = d >= 0 and d < types.int32(D) and h >= 0 and h < types.int32(H)
                     from_y = plane + n * ys[0] + o * ys[3] + p * ys[4]
                     from_x = image + n * xs[0] + d * xs[3] + h * xs[4]
+                    # Pixels still to come of a filter's line, and those there are of a channel's.
+                    rest = types.int32(length - part) if k < K else types.int32(0)
+                    width = types.uint32(W) if c < C and inside else types.uint32(0)
+                    w = types.int32(part * across + left)
                 for j in range(4):
                     seen[j], met[j] = types.float32(0), types.float32(0)
-                    pixel = types.int32(q + part + j)
-                    w = types.int32(pixel * across + left)
-                    if filter_exists and pixel < line_length:
-                        seen[j] = types.float32(dy[from_y + j * ys[5]])
-                    if inside and w >= 0 and w < width:
-                        met[j] = types.float32(x[from_x + j * stride[2] * xs[5]])
-                q = types.int32(q + DEPTH)
-                from_y += DEPTH * ys[5]
-                from_x += DEPTH * stride[2] * xs[5]
+                    if rest > j:
+                        seen[j] = types.float32(dy[from_y])
+                    if types.uint32(w) < width:  # nor below zero
+                        met[j] = types.float32(x[from_x])
+                    w = types.int32(w + across)
+                    from_y += ys[5]
+                    from_x += next_x
+                q, rest = types.int32(q + DEPTH), types.int32(rest - DEPTH)
+                w = types.int32(w + (DEPTH - 4) * across)
+                from_y += (DEPTH - 4) * ys[5]
+                from_x += (DEPTH - 4) * next_x
             if step > 0:
-                multiply(rows, cols, size - buffer, first, second, sums)
+                multiply(rows, cols, types.int32(size - buffer), first, second, sums)
             if step < steps:
                 for j in range(4):
                     seen[j], met[j] = rounded(seen[j]), rounded(met[j])
                 put_row(rows, buffer, lane, part, seen[0], seen[1], seen[2], seen[3])
                 put_col(cols, buffer, lane, part, met[0], met[1], met[2], met[3])
+            buffer = types.int32(size - buffer)
             cuda.syncthreads()
 
         for i in range(OWN):

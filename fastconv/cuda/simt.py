@@ -49,8 +49,8 @@ def _multiply(rows, cols, start, first, second, sums):
     a = cuda.local.array(OWN, types.float32)
     b = cuda.local.array(OWN, types.float32)
     # Single steps spend a fifth of their instructions on counting; four need more registers.
-    for s in range(0, DEPTH, 2):
-        at = start + s * TILE
+    for s in range(types.int32(0), types.int32(DEPTH), types.int32(2)):
+        at = types.int32(start + s * TILE)
         _multiply_step(rows, cols, at + first, at + second, a, b, sums)
         _multiply_step(rows, cols, at + first + TILE, at + second + TILE, a, b, sums)
 
