@@ -8,6 +8,8 @@ and what cannot be read or written costs the caching, nothing else.
 
 import functools
 import hashlib
+import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,18 @@ from numba import njit, types
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
 
 from .config import cache_root, caching_enabled
+
+_compiling = threading.RLock()
+
+
+def _after_fork() -> None:
+    # Whoever held it is not there any more.
+    global _compiling
+    _compiling = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 @functools.cache
@@ -112,9 +126,14 @@ class PerDtype:
 
     def __getitem__(self, dtype: np.dtype[Any]) -> Any:
         """The function for arrays of ``dtype``; plain Python under ``NUMBA_DISABLE_JIT``."""
-        if dtype not in self._compiled:
-            self._compiled[dtype] = self._compile(dtype)
-        return self._compiled[dtype]
+        compiled = self._compiled.get(dtype)
+        if compiled is None:
+            # Plans keep addresses of compiled code: there must never be a second copy of it, for
+            # which the first is thrown away.
+            with _compiling:
+                compiled = self._compiled.get(dtype) or self._compile(dtype)
+                self._compiled[dtype] = compiled
+        return compiled
 
     def _compile(self, dtype: np.dtype[Any]) -> Any:
         if numba.config.DISABLE_JIT:

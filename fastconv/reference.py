@@ -22,12 +22,9 @@ part in the sums. ``algorithm="reference"`` selects these functions, and under
 
 from typing import Any
 
-from numba import njit, prange, types
+from numba import njit, types
 
 from .caching import PerDtype
-
-# One loop of each nest runs in parallel, as deep inside as there is enough to share: Numba takes
-# twice as long for every loop inside it (10 s with the batch's, 2.4 s with the filters').
 
 
 def _compiled(*ndims: int) -> Any:
@@ -38,7 +35,7 @@ def _compiled(*ndims: int) -> Any:
         triples = [types.UniTuple(types.int64, 3)] * 3
         return types.void(*arrays, *triples, types.Array(scalar, 6, "C"))
 
-    return lambda function: PerDtype(function, signature, parallel=True, nogil=True)
+    return lambda function: PerDtype(function, signature, nogil=True)
 
 
 @njit
@@ -57,7 +54,7 @@ def forward(x, weight, bias, stride, before, dilation, y):
     C, (T, R, S) = weight.shape[2], weight.shape[3:]
     for n in range(N):
         for g in range(G):
-            for k in prange(K):
+            for k in range(K):
                 for o in range(O):
                     for p in range(P):
                         for q in range(Q):
@@ -86,7 +83,7 @@ def grad_input(dy, weight, bias, stride, before, dilation, dx):
     K, (T, R, S) = weight.shape[1], weight.shape[3:]
     for n in range(N):
         for g in range(G):
-            for c in prange(C):
+            for c in range(C):
                 for d in range(D):
                     for h in range(H):
                         for w in range(W):
@@ -125,7 +122,7 @@ def grad_weight(dy, x, stride, before, dilation, dw):
     N, (O, P, Q) = dy.shape[0], dy.shape[3:]
     for g in range(G):
         for k in range(K):
-            for c in prange(C):
+            for c in range(C):
                 for t in range(T):
                     for r in range(R):
                         for s in range(S):

@@ -4,13 +4,13 @@ A job is a list of *stages*, each a kernel and a number of tasks; a stage begins
 has ended. Within a stage every thread takes the next task that nobody has taken, so that a thread
 held up by another program does not hold up the rest. Which thread does a task never changes what
 the task computes: results are bitwise the same for any number of threads.
+
+Jobs that run in parallel take turns, and a forked process runs its own on one thread: ``team.py``.
 """
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import prange, types
@@ -18,8 +18,8 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from ..caching import PerDtype
-from ..config import brief_spinning
 from ..memory import workspace
+from . import team
 from .blocks import Ints, Tables
 from .kernel import OPTIONS, Kernel, driver_arguments, kernel_signature
 
@@ -28,6 +28,10 @@ Array = NDArray[Any]
 # Work below this many operations is done by the calling thread: waking the others costs about
 # 4 us, in which one core does several hundred thousand.
 SERIAL_BELOW = 1_000_000
+
+# Python looks for signals between runs of at most this many operations: a second of a slow core.
+# Starting a run costs microseconds.
+INTERRUPTIBLE = 20_000_000_000
 
 
 @intrinsic
@@ -63,7 +67,7 @@ def _take(typingctx, counters, i):
 
 def _parallel(stages, counters, threads, size, table, a, b, c, out, work):
     for stage in range(stages.shape[0]):
-        address, tasks = stages[stage, 0], stages[stage, 1]
+        address, tasks = stages[stage, 0], stages[stage, 2]
         for slot in prange(threads):
             task = _take(counters, stage)
             while task < tasks:
@@ -73,7 +77,7 @@ def _parallel(stages, counters, threads, size, table, a, b, c, out, work):
 
 def _serial(stages, size, table, a, b, c, out, work):
     for stage in range(stages.shape[0]):
-        for task in range(stages[stage, 1]):
+        for task in range(stages[stage, 1], stages[stage, 2]):
             _call(stages[stage, 0], task, 0, size, table, a, b, c, out, work)
 
 
@@ -94,18 +98,6 @@ _run_parallel = _driver(_parallel, _STAGES, _COUNTERS, types.intp, parallel=True
 _run_serial = _driver(_serial, _STAGES)
 
 
-@functools.cache
-def _launch_threads() -> None:
-    with brief_spinning():
-        numba.get_num_threads()  # loads the threading layer
-
-
-def threads() -> int:
-    """Threads that a large call uses: Numba's setting (``numba.set_num_threads``)."""
-    _launch_threads()
-    return int(numba.get_num_threads())
-
-
 class Plan:
     """All that a call needs apart from its arrays.
 
@@ -117,7 +109,7 @@ class Plan:
     size, tables
         What the kernels read of the problem: numbers, and offset tables.
     work : int
-        Numbers of scratch memory, for ``threads()`` slots.
+        Numbers of scratch memory, for ``team.threads()`` slots.
     operations : int
         Floating-point operations of all stages together.
     biases : int
@@ -135,7 +127,7 @@ class Plan:
         biases: int = 1,
     ) -> None:
         addresses = [(kernel.address(dtype), tasks) for kernel, tasks in stages]
-        self.stages = np.array(addresses, np.int64)
+        self.runs = [np.array(run, np.int64) for run in _runs(addresses, operations)]
         self.size = np.array(size, np.int64)
         self.table = tables.joined()
         self.work = work
@@ -143,9 +135,27 @@ class Plan:
         self.no_bias = np.zeros(biases, dtype)
 
 
+def _runs(
+    stages: Sequence[tuple[int, int]], operations: int
+) -> Iterator[list[tuple[int, int, int]]]:
+    """Stages (kernel, first task, the one after the last) that are run without a look at signals.
+
+    All in one, unless they are so many operations that each stage is cut.
+    """
+    parts = -(-operations // INTERRUPTIBLE)
+    if parts <= 1:
+        yield [(address, 0, tasks) for address, tasks in stages]
+        return
+    for address, tasks in stages:
+        for part in range(parts):
+            first, last = part * tasks // parts, (part + 1) * tasks // parts
+            if first < last:
+                yield [(address, first, last)]
+
+
 def threads_of(plan: Plan) -> int:
     """Threads that take part in a job: one, if there is little to do."""
-    return 1 if plan.operations < SERIAL_BELOW else threads()
+    return 1 if plan.operations < SERIAL_BELOW else team.threads()
 
 
 def run(plan: Plan, a: Array, b: Array, c: Array, out: Array) -> None:
@@ -160,8 +170,11 @@ def run(plan: Plan, a: Array, b: Array, c: Array, out: Array) -> None:
         out,
         workspace(plan.work, dtype),
     )
-    if threads_of(plan) == 1:
-        _run_serial[dtype](plan.stages, *arguments)
-    else:
-        counters = np.zeros(len(plan.stages), np.int64)
-        _run_parallel[dtype](plan.stages, counters, threads(), *arguments)
+    threads = threads_of(plan)
+    for stages in plan.runs:
+        if threads == 1:
+            _run_serial[dtype](stages, *arguments)
+        else:
+            counters = stages[:, 1].copy()
+            with team.turn():
+                _run_parallel[dtype](stages, counters, threads, *arguments)

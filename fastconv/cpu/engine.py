@@ -17,7 +17,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from . import driver
+from . import driver, team
 from .blocks import Ints
 from .driver import SERIAL_BELOW, Plan
 from .views import aligned, layout
@@ -40,8 +40,8 @@ class Engine:
         key = (out.dtype, layouts, options)
         plan, threads = self._plans.get(key, (None, 0))
         # Asking how many threads there are takes a tenth of a small call, which needs but one.
-        if plan is None or (plan.operations >= SERIAL_BELOW and threads != driver.threads()):
-            threads = driver.threads()
+        if plan is None or (plan.operations >= SERIAL_BELOW and threads != team.threads()):
+            threads = team.threads()
             views = [layout(*each, out.dtype.itemsize) for each in layouts]
             plan = self._make_plan(out.dtype, threads, *views, *options)
             if len(self._plans) == KEPT:

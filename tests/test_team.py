@@ -1,0 +1,172 @@
+"""Threads, forks and signals: each in a process of its own, since the faults end processes."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LAYERS = ("omp", "workqueue", "tbb")
+
+# A parallel job of several stages, one of a single stage, a serial one and the reference.
+CALLS = """
+import hashlib, multiprocessing, os, sys, threading
+import numba, numpy as np, fastconv
+rng = np.random.default_rng(0)
+x = rng.standard_normal((4, 32, 20, 21)).astype("f4")
+w = rng.standard_normal((48, 32, 3, 3)).astype("f4")
+small, image = x[:1, :2, :5, :5].copy(), w[:2, :2].copy()
+
+def digest():
+    results = [
+        fastconv.conv2d(x, w),
+        fastconv.conv2d(x, w, padding=1, stride=2),
+        fastconv.conv2d(small, image),
+        fastconv.conv2d(small, image, algorithm="reference"),
+    ]
+    results += fastconv.conv2d_backward(results[0], x, w)
+    return hashlib.sha256(b"".join(a.tobytes() for a in results)).hexdigest()
+"""
+
+THREADS = """
+expected, wrong = digest(), []
+def work():
+    wrong.extend(1 for _ in range(20) if digest() != expected)
+threads = [threading.Thread(target=work) for _ in range(5)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print(len(wrong), numba.threading_layer())
+"""
+
+FIRST_CALLS = """
+from fastconv import caching
+found, compiled, compile_ = [], [], caching.PerDtype._compile
+
+def recorded(self, dtype):
+    compiled.append((id(self), dtype))
+    return compile_(self, dtype)
+
+caching.PerDtype._compile = recorded
+threads = [threading.Thread(target=lambda: found.append(digest())) for _ in range(6)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print(len(found), len(set(found)), found[0] == digest(), len(compiled) - len(set(compiled)))
+"""
+
+PROCESSES = """
+def child(_):
+    return digest()
+
+if __name__ == "__main__":
+    expected = digest()
+    with multiprocessing.get_context(sys.argv[1]).Pool(3) as pool:
+        print(pool.map_async(child, range(6)).get(timeout=100) == [expected] * 6)
+"""
+
+
+def installed(layer):
+    if layer == "tbb":
+        probe = "import numba.np.ufunc.tbbpool"
+        if subprocess.run([sys.executable, "-c", probe], capture_output=True).returncode:
+            pytest.skip("TBB is not installed")
+    return layer
+
+
+def run(code, *arguments, folder=None, **environment):
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    command = [sys.executable, "-c", code]
+    if folder is not None:  # spawned processes import the script
+        file = folder / "script.py"
+        file.write_text(code)
+        command = [sys.executable, str(file)]
+    done = subprocess.run([*command, *arguments], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_python_threads(layer):
+    out = run(CALLS + THREADS, NUMBA_THREADING_LAYER=installed(layer), NUMBA_NUM_THREADS="3")
+    assert out == ["0", layer]
+
+
+def test_python_threads_that_all_compile():
+    assert run(CALLS + FIRST_CALLS, FASTCONV_CACHE="0") == ["6", "1", "True", "0"]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("layer", LAYERS)
+def test_processes(layer, method, tmp_path):
+    if method not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"no {method} here")
+    options = {"NUMBA_THREADING_LAYER": installed(layer), "NUMBA_NUM_THREADS": "3"}
+    assert run(CALLS + PROCESSES, method, folder=tmp_path, **options) == ["True"]
+
+
+def test_layers_give_the_same_bits():
+    code = CALLS + "print(digest())"
+    seen = {
+        tuple(run(code, NUMBA_THREADING_LAYER=layer, NUMBA_NUM_THREADS=threads))
+        for layer in ("omp", "workqueue")
+        for threads in ("1", "2", "5")
+    }
+    assert len(seen) == 1
+
+
+def test_workers_of_a_data_loader(tmp_path):
+    pytest.importorskip("torch")
+    code = (
+        CALLS
+        + """
+import torch
+
+class Images(torch.utils.data.Dataset):
+    def __len__(self):
+        return 6
+    def __getitem__(self, i):
+        return torch.from_numpy(fastconv.conv2d(x + np.float32(i), w))
+
+if __name__ == "__main__":
+    expected = [fastconv.conv2d(x + np.float32(i), w) for i in range(6)]
+    loader = torch.utils.data.DataLoader(
+        Images(), batch_size=None, num_workers=2, multiprocessing_context="fork"
+    )
+    print(all(np.array_equal(a, b) for a, b in zip(loader, expected, strict=True)))
+"""
+    )
+    assert run(code, folder=tmp_path) == ["True"]
+
+
+INTERRUPT = """
+import os, signal, threading, time
+import numpy as np, fastconv
+image = np.random.default_rng(0).standard_normal((1, 1, 130, 130)).astype("f4")
+x = np.broadcast_to(image, (1, 16384, 130, 130))  # 310 billion operations, 40 MB
+w = np.ones((64, 16384, 3, 3), "f4")
+options = {"algorithm": "direct"}
+start = time.perf_counter()
+expected = fastconv.conv2d(x, w, **options)
+whole = time.perf_counter() - start
+sent = []
+
+def interrupt():
+    time.sleep(whole / 4)
+    sent.append(time.perf_counter())
+    os.kill(os.getpid(), signal.SIGINT)
+
+threading.Thread(target=interrupt).start()
+try:
+    fastconv.conv2d(x, w, **options)
+    print("finished")
+except KeyboardInterrupt:
+    print(time.perf_counter() - sent[0] < whole / 2)
+print(np.array_equal(fastconv.conv2d(x, w, **options), expected))
+"""
+
+
+@pytest.mark.slow
+def test_an_interrupt_is_answered_and_the_next_call_is_right():
+    assert run(INTERRUPT) == ["True", "True"]
