@@ -3,14 +3,17 @@
 Numba's own cache sits beside the sources, breaks the import where it finds no place to write, fails
 for ever on a damaged file, and returns the old code after an edit in a file that the cached
 function calls into. Here it sits in a per-user directory named after a digest of all the sources,
-and what cannot be read or written costs the caching, nothing else.
+and what cannot be read or written costs the caching, nothing else. Processes that start together
+compile each function once: the first one that misses it locks the directory, the others wait.
 """
 
 import functools
 import hashlib
 import os
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,13 @@ from numba import njit, types
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
 
 from .config import cache_root, caching_enabled
+
+try:
+    import fcntl
+except ImportError:  # Windows: processes that start together may compile the same
+    fcntl = None  # type: ignore[assignment]
+
+PATIENCE = 120.0  # seconds that a process waits for another to compile a function
 
 _compiling = threading.RLock()
 
@@ -74,12 +84,44 @@ class _CacheImpl(CompileResultCacheImpl):
     _locator_classes = (_Locator,)
 
 
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Hold the directory's lock, or do without where that cannot be had in ``PATIENCE`` seconds.
+
+    The system lets go of it when its owner ends, however that happens.
+    """
+    with ExitStack() as stack:
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context((directory / "lock").open("wb"))
+        except OSError:  # a directory that cannot be written keeps nothing to wait for
+            yield
+            return
+        deadline = time.monotonic() + PATIENCE
+        while fcntl is not None and time.monotonic() < deadline:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(0.02)
+            except OSError:  # a file system without locks
+                break
+        yield
+
+
 class _Cache(FunctionCache):
     """A cache that may lose its files, never a call: what cannot be read is compiled anew."""
 
     _impl_class = _CacheImpl
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
+        found = self._load(sig, target_context)
+        if found is None:
+            self.building.enter_context(_locked(Path(self.cache_path)))
+            found = self._load(sig, target_context)  # what another process compiled meanwhile
+        return found
+
+    def _load(self, sig: Any, target_context: Any) -> Any:
         try:
             return super().load_overload(sig, target_context)
         except Exception:  # a damaged file can raise anything at all while it is unpickled
@@ -139,9 +181,11 @@ class PerDtype:
         if numba.config.DISABLE_JIT:
             return self._function
         dispatcher = njit(**self._options)(self._function)
-        if caching_enabled():
-            dispatcher._cache = _Cache(self._function)
-        dispatcher.compile(self._signature(numba.from_dtype(dtype)))
+        with ExitStack() as building:
+            if caching_enabled():
+                dispatcher._cache = _Cache(self._function)
+                dispatcher._cache.building = building  # what a cache that misses keeps locked
+            dispatcher.compile(self._signature(numba.from_dtype(dtype)))
         dispatcher.disable_compile()
         return dispatcher
 

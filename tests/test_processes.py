@@ -112,6 +112,50 @@ def test_cache_is_used_and_heals(tmp_path):
         assert all(file.stat().st_size > 100 for file in files if file.suffix == ".nbc")
 
 
+def test_processes_that_start_together_compile_each_function_once(tmp_path):
+    code = (
+        """
+from fastconv import caching
+count, save = 0, caching._Cache.save_overload
+
+def counted(*arguments):
+    global count
+    count += 1
+    save(*arguments)
+
+caching._Cache.save_overload = counted
+"""
+        + CALL
+        + "; print(count)"
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    def start(cache):
+        command = [sys.executable, "-c", code]
+        environment = {**env, "FASTCONV_CACHE_DIR": str(tmp_path / cache)}
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+
+    alone = start("alone").communicate()[0].split()
+    assert int(alone[-1]) > 0
+    together = [start("together") for _ in range(8)]
+    outputs = [process.communicate()[0].split() for process in together]
+    assert [output[:-1] for output in outputs] == [alone[:-1]] * 8
+    assert sum(int(output[-1]) for output in outputs) == int(alone[-1])
+
+
+def test_a_lock_that_is_never_released(tmp_path):
+    """A process that was stopped while it compiled holds up the others for a while only."""
+    fcntl = pytest.importorskip("fcntl")
+    code = "from fastconv import caching; caching.PATIENCE = 0.1\n" + CALL
+    assert run(code, FASTCONV_CACHE_DIR=str(tmp_path)) == "[[3. 3.]]"
+    (lock,) = tmp_path.rglob("lock")
+    for file in tmp_path.rglob("*.nbi"):
+        file.unlink()
+    with lock.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert run(code, FASTCONV_CACHE_DIR=str(tmp_path)) == "[[3. 3.]]"
+
+
 def test_cache_can_be_turned_off(tmp_path):
     run(CALL, FASTCONV_CACHE_DIR=str(tmp_path), FASTCONV_CACHE="0")
     assert list(tmp_path.iterdir()) == []
