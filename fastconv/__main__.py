@@ -12,8 +12,10 @@ from . import __version__
 from .bench.command import add_parser as add_bench
 from .demo.command import add_parser as add_demo
 from .explain_command import add_parser as add_explain
+from .info_command import add_parser as add_info
+from .warmup_command import add_parser as add_warmup
 
-COMMANDS = (add_bench, add_demo, add_explain)
+COMMANDS = (add_bench, add_demo, add_explain, add_info, add_warmup)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -56,12 +56,17 @@ def _source_key() -> str:
     return digest.hexdigest()[:16]
 
 
+def cache_directory() -> Path:
+    """Where the compiled kernels of these sources are kept."""
+    return cache_root() / _source_key()
+
+
 class _Locator:
     """Tells Numba where a function's compiled code is kept and when it is out of date."""
 
     def __init__(self, py_func: Callable[..., Any], py_file: str) -> None:
         self._py_file = py_file  # read by Numba for its warnings
-        self._directory = cache_root() / _source_key()
+        self._directory = cache_directory()
 
     @classmethod
     def from_function(cls, py_func: Callable[..., Any], py_file: str) -> "_Locator":

@@ -19,12 +19,12 @@ def add_parser(commands: "Commands") -> None:
         description="Print shapes, costs, and the algorithm taken for each map, with the reason.",
     )
     add = parser.add_argument
-    add("x", type=_extents, help="shape of the input, such as 16x64x56x56")
-    add("weight", type=_extents, help="shape of the filters, such as 64x64x3x3")
+    add("x", type=extents, help="shape of the input, such as 16x64x56x56")
+    add("weight", type=extents, help="shape of the filters, such as 64x64x3x3")
     for name, default in (("stride", 1), ("padding", 0), ("dilation", 1)):
         add(
             f"--{name}",
-            type=_axes,
+            type=axes,
             default=default,
             metavar="N[,N...]",
             help="by default %(default)s",
@@ -49,11 +49,13 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _extents(text: str) -> tuple[int, ...]:
+def extents(text: str) -> tuple[int, ...]:
+    """``16x64x56x56`` as numbers."""
     return tuple(int(part) for part in text.split("x"))
 
 
-def _axes(text: str) -> int | str | tuple[int, ...]:
+def axes(text: str) -> int | str | tuple[int, ...]:
+    """``2``, ``2,1`` or ``same`` as functions take it."""
     if text in ("same", "valid"):
         return text
     numbers = tuple(int(part) for part in text.split(","))

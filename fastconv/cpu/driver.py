@@ -98,6 +98,12 @@ _run_parallel = _driver(_parallel, _STAGES, _COUNTERS, types.intp, parallel=True
 _run_serial = _driver(_serial, _STAGES)
 
 
+def compile_for(dtype: str) -> None:
+    """Compile the loops for a dtype, or take them from the cache."""
+    for loop in (_run_parallel, _run_serial):
+        loop[np.dtype(dtype)]
+
+
 class Plan:
     """All that a call needs apart from its arrays.
 

@@ -1,0 +1,68 @@
+"""``fastconv info`` and ``fastconv warmup``."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fastconv.__main__ import main
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_info(capsys):
+    assert main(["info"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    facts = dict(re.split(r"\s{2,}|(?<=compiled kernels)", line, maxsplit=1) for line in lines)
+    assert re.fullmatch(r"\d+ \((omp|tbb|workqueue)\)", facts["threads"].strip())
+    assert facts["vectors"].strip().split()[0] in ("128", "256", "512")
+    assert "CUDA device" in facts
+
+
+def in_a_process(folder, *arguments):
+    env = {**os.environ, "FASTCONV_CACHE_DIR": str(folder), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_warmup_leaves_nothing_to_be_compiled(tmp_path):
+    layers = ["--layer", "2x32x9x9,40x32x3x3,padding=1", "--layer", "1x8x40,8x1x3,groups=8"]
+    out = in_a_process(tmp_path, "-m", "fastconv", "warmup", *layers)
+    assert "kernels of 2 layers, float32" in out
+    code = """
+from fastconv import caching
+caching._Cache.save_overload = None  # fails if called
+import numpy as np, fastconv
+for x, w, options in (
+    ((2, 32, 9, 9), (40, 32, 3, 3), {"padding": 1}),
+    ((1, 8, 40), (8, 1, 3), {"groups": 8}),
+):
+    rank = f"{len(x) - 2}d"
+    arrays = np.ones(x, "f4"), np.ones(w, "f4")
+    y = getattr(fastconv, "conv" + rank)(*arrays, **options)
+    getattr(fastconv, "conv" + rank + "_backward")(y, *arrays, **options)
+"""
+    in_a_process(tmp_path, "-c", code)
+
+
+def test_warmup_of_a_suite(capsys):
+    assert main(["warmup", "--suite", "lenet5", "tiny"]) == 0
+    assert re.search(r"kernels of \d+ layers", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("layer", ["16x64", "1x1x8,1x1x3,size=2", "axb,1x1", "1x1x8,1x1x3,groups"])
+def test_warmup_of_what_is_no_layer(layer, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["warmup", "--layer", layer])
+    assert stop.value.code == 2
+    assert "must be like" in capsys.readouterr().err
+
+
+def test_warmup_of_a_layer_that_does_not_fit(capsys):
+    assert main(["warmup", "--layer", "1x1x8,1x2x3"]) == 1
+    assert "fastconv warmup: weight_shape must have" in capsys.readouterr().err
