@@ -48,7 +48,7 @@ def _facts() -> dict[str, str]:
             continue
     facts["system"] = f"{platform.system()} {platform.release()} {platform.machine()}"
     facts["vectors"] = f"{VECTOR_BITS} bits, {VECTOR_REGISTERS} registers"
-    facts["caches"] = f"{L1_BYTES // 1024} KiB and {L2_BYTES // 1024} KiB for data"
+    facts["blocks fill"] = f"{L1_BYTES // 1024} KiB and {L2_BYTES // 1024} KiB of cache"
     facts["threads"] = f"{threads} ({numba.threading_layer()})"
     facts["compiled kernels"] = _cache()
     facts["CUDA device"] = _device()
