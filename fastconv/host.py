@@ -38,8 +38,8 @@ def _cache_bytes(level: int, default: int, folder: Path = CACHES) -> int:
 
 VECTOR_BITS = _vector_bits(_features())
 VECTOR_REGISTERS = 32 if VECTOR_BITS == 512 or platform.machine() in ("aarch64", "arm64") else 16
-# Of the second-level cache, the half that blocks may fill: the other half is for what passes through
-# it, or for a second thread of the core. With all of 1 MiB, 3x3 layers of 56x56 pixels took 0.92 of
-# the time, those of 224x224 pixels 1.10. The defaults are sizes that nearly every processor has.
+# Of the second-level cache, the half that blocks may fill: the other half is for what passes
+# through it, or for a second thread of the core. With all of 1 MiB, 3x3 layers of 56x56 pixels took
+# 0.92 of the time, those of 224x224 pixels 1.10. The defaults are sizes that nearly all have.
 L1_BYTES = _cache_bytes(1, 32 * KIB)
 L2_BYTES = _cache_bytes(2, 1024 * KIB) // 2
