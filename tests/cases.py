@@ -92,6 +92,7 @@ def _cases():
     yield Case((30, 5, 6), (3, 3, 3), batch=1, padding=1)
     # Batches.
     yield replace(image, batch=0)
+    yield replace(image, batch=0, channels=17, filters=18, kernel=(3, 3), padding=1)
     yield replace(image, batch=1)
 
 

@@ -92,9 +92,10 @@ def _best(map_name: str, g: ConvGeometry, dtype: np.dtype[Any]) -> Choice:
     if across < 3 * lanes / 4:
         return Choice("planar", f"with {across} to a group, channels would not fill {lanes} lanes")
     if _not_for_winograd(g) is None and dtype == np.float32:
-        ratio = _winograd_time(g) / _direct_time(g)
-        if ratio < 1:
-            return Choice("winograd", f'it takes about {ratio:.0%} of the time of "direct"')
+        winograd, direct = _winograd_time(g), _direct_time(g)
+        if winograd < direct:
+            share = winograd / direct
+            return Choice("winograd", f'it takes about {share:.0%} of the time of "direct"')
     pointwise = prod(g.kernel) == prod(g.stride) == 1 and g.input == g.output
     if pointwise and map_name != "grad_weight" and prod(g.output) >= GEMM_PIXELS:
         return Choice("gemm", f"1x1 filters on {prod(g.output)} pixels: a product of matrices")
