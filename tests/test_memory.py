@@ -1,6 +1,8 @@
-"""No call needs more scratch memory than its arrays take, and 64 MiB."""
+"""No call needs more scratch memory than its arrays take, and 64 MiB; nor do many calls."""
 
+import mmap
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -97,3 +99,35 @@ def test_memory_of_large_results_is_bounded():
         assert tracemalloc.get_traced_memory()[0] < 8 * MIB  # the plans of 20 geometries
     finally:
         tracemalloc.stop()
+
+
+def test_a_result_that_does_not_fit():
+    """Is a MemoryError, and the next call is right."""
+    x = np.broadcast_to(np.float32(1), (10**6, 1, 10**4, 10**4))
+    w = np.ones((1, 1, 3, 3), np.float32)
+    with pytest.raises(MemoryError):
+        fastconv.conv2d(x, w)
+    assert (fastconv.conv2d(x[:1, :, :5, :6], w) == 9).all()
+
+
+@pytest.mark.slow
+def test_many_calls_leave_memory_flat():
+    statm = Path("/proc/self/statm")
+    if not statm.exists():
+        pytest.skip("the system does not say how much memory a process has")
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 20, 30, 31)).astype("f4")
+
+    def calls(number):
+        for i in range(number):
+            w = np.ones((20, 20, 1 + i % 4, 1 + i % 3), np.float32)
+            y = fastconv.conv2d(x, w, padding=i % 2)
+            fastconv.conv2d_backward(y, x, w, padding=i % 2)
+
+    def resident():
+        return int(statm.read_text().split()[1]) * mmap.PAGESIZE
+
+    calls(100)
+    before = resident()
+    calls(3000)
+    assert resident() - before < 4 * MIB
