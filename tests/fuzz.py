@@ -2,8 +2,8 @@
 
     python -m tests.fuzz --minutes 10 --seed 1
 
-draws geometries, dtypes, algorithms, memory layouts and mistakes, and prints how many calls were
-made of each kind. A call that fails is named by seed and round, on which alone it depends.
+draws geometries, dtypes, algorithms, layouts, NaN, infinities and mistakes, and prints how many
+calls were made of each kind. A call that fails is named by seed and round, on which alone it depends.
 """
 
 import argparse
@@ -152,10 +152,14 @@ class Call:
         return units * self.scale + lost
 
 
-def draw_call(rng, case, dtype):
-    """One of the three maps of a case."""
+def draw_call(rng, case, dtype, special):
+    """One of the three maps of a case; with numbers that are none, if ``special``, in one image."""
     g = case.geometry
     x = draw_numbers(rng, case.x_shape, dtype)
+    if special and x.size:
+        x = x.copy()
+        places = rng.integers(0, x.size, 3)
+        x.flat[places] = rng.choice([np.nan, np.inf, -np.inf], 3)
     w = draw_numbers(rng, case.weight_shape, dtype)
     kind = rng.choice(["forward", "grad_input", "grad_weight"])
     if kind == "forward":
@@ -212,8 +216,12 @@ def check_round(seed, number, counts):
     """Draw one call and make it."""
     rng = np.random.default_rng((seed, number))
     case, dtype = draw_case(rng), np.dtype(str(rng.choice(["f4", "f8"])))
-    call = draw_call(rng, case, dtype)
-    options = {**case.geometry, "algorithm": str(rng.choice(ALGORITHMS))}
+    algorithm = str(rng.choice(ALGORITHMS))
+    # Winograd's algorithm spreads what is no number over a tile.
+    special = algorithm not in ("auto", "winograd") and rng.random() < 0.1
+    with np.errstate(invalid="ignore"):
+        call = draw_call(rng, case, dtype, special)
+    options = {**case.geometry, "algorithm": algorithm}
     for name, array in call.arrays.items():
         layout = "broadcast" if 0 in array.strides else str(rng.choice(list(LAYOUTS)))
         if layout != "broadcast":
@@ -233,21 +241,26 @@ def check_round(seed, number, counts):
     except (TypeError, ValueError) as error:
         refusal = str(error)
     if refusal is not None:
-        by_name = options["algorithm"] == "winograd" and "winograd" in refusal
+        by_name = algorithm == "winograd" and "winograd" in refusal
         assert mistake or by_name, f"refused: {refusal}"
         assert out is None or np.isnan(out).all(), "written in spite of an error"
         counts[f"mistake {mistake}" if mistake else "not for winograd"] += 1
         return
     assert mistake is None, f"not refused: {mistake}"
     for name, array in call.arrays.items():
-        assert np.array_equal(before[name], array), f"{name} was changed"
+        assert np.array_equal(before[name], array, equal_nan=True), f"{name} was changed"
     assert out is None or result is out
     assert result.dtype == dtype
     assert result.shape == call.expected.shape
-    error = np.abs(result - call.expected)
-    excess = error - call.allowed(dtype, options["algorithm"])
+    finite = np.isfinite(call.expected)
+    same = np.array_equal(result[~finite], call.expected[~finite], equal_nan=True)
+    assert same, "NaN or infinity where it does not belong, or none where it does"
+    allowed = np.broadcast_to(call.allowed(dtype, algorithm), finite.shape)
+    error = np.abs(result[finite] - call.expected[finite])
+    excess = error - allowed[finite]
     assert (excess <= 0).all(), f"error {error.max():.2e}, {excess.max():.2e} more than allowed"
-    counts[f"{call.name} {options['algorithm']}"] += 1
+    counts[f"{call.name} {algorithm}"] += 1
+    counts["NaN and infinity"] += special
 
 
 def fuzz(seed, seconds=None, rounds=None):
