@@ -3,7 +3,8 @@
     python -m tests.fuzz --minutes 10 --seed 1
 
 draws geometries, dtypes, algorithms, layouts, NaN, infinities and mistakes, and prints how many
-calls were made of each kind. A call that fails is named by seed and round, on which alone it depends.
+calls were made of each kind. A call that fails is named by seed and round, on which alone it
+depends.
 """
 
 import argparse
