@@ -74,6 +74,9 @@ def _cases():
     for kernel in ((1, 1), (2, 2), (1, 4), (5, 5), (9, 12)):
         yield replace(image, kernel=kernel, padding="same", dilation=1)
         yield replace(image, kernel=kernel)
+    # Single taps, for the whole or in phases, that meet fewer pixels than there are.
+    yield replace(image, kernel=(1, 1), channels=20, filters=40, padding=((0, 2), (0, 1)))
+    yield Case((9, 4), (1, 2), channels=9, stride=(1, 2), padding=((0, 5), (3, 4)), dilation=(1, 3))
     # Groups, depthwise, depthwise with multiplier.
     for channels, filters, groups in ((4, 6, 2), (6, 6, 6), (6, 12, 6), (9, 3, 3), (34, 70, 2)):
         yield replace(image, channels=channels, filters=filters, groups=groups)
