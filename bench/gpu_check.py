@@ -28,6 +28,7 @@ from numba import config, cuda
 
 import fastconv
 from fastconv.bench.suites import MAPS, Layer, layers_of
+from fastconv.dispatch import cuda_backend
 
 PACKAGES = ("fastconv", "numpy", "numba", "numba-cuda", "cuda-bindings", "torch", "cupy")
 # Errors relative to the largest element. Half precision keeps 11 bits of sums in float32, TF32 as
@@ -90,9 +91,7 @@ def machine() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     if not config.ENABLE_CUDASIM:
-        device = cuda.get_current_device()
-        found["device"] = device.name.decode() if isinstance(device.name, bytes) else device.name
-        found["compute capability"] = "{}.{}".format(*device.compute_capability)
+        found["device"], found["compute capability"] = cuda_backend().device()
     return found
 
 

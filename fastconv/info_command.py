@@ -2,8 +2,6 @@
 
 import argparse
 import platform
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import numba
@@ -11,6 +9,7 @@ import numba
 from . import __version__
 from .caching import cache_directory
 from .config import caching_enabled
+from .dispatch import cuda_backend
 from .host import L1_BYTES, L2_BYTES, VECTOR_BITS, VECTOR_REGISTERS
 
 if TYPE_CHECKING:
@@ -37,15 +36,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _facts() -> dict[str, str]:
+    from .bench.machine import versions
     from .cpu import team
 
     threads = team.threads()
-    facts = {"fastconv": __version__, "python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            facts[name] = version(name)
-        except PackageNotFoundError:
-            continue
+    facts = {"fastconv": __version__, **versions(PACKAGES)}
     facts["system"] = f"{platform.system()} {platform.release()} {platform.machine()}"
     facts["vectors"] = f"{VECTOR_BITS} bits, {VECTOR_REGISTERS} registers"
     facts["blocks fill"] = f"{L1_BYTES // 1024} KiB and {L2_BYTES // 1024} KiB of cache"
@@ -64,12 +59,10 @@ def _cache() -> str:
 
 
 def _device() -> str:
-    if find_spec("numba_cuda") is None:
+    try:
+        name, capability = cuda_backend().device()
+    except ModuleNotFoundError:
         return "none: numba-cuda is not installed"
-    from numba import cuda
-
-    if not cuda.is_available():
+    except RuntimeError:
         return "none answers"
-    device = cuda.get_current_device()
-    name = device.name.decode() if isinstance(device.name, bytes) else device.name
-    return f"{name}, compute capability {'.'.join(map(str, device.compute_capability))}"
+    return f"{name}, compute capability {capability}"

@@ -5,16 +5,18 @@ dx = layer.backward(dy)         # fills layer.grads
 layer.weight -= rate * layer.grads["weight"]
 """
 
+from collections.abc import Callable
 from math import prod, sqrt
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from . import functional, transposed
 from .dispatch import DTYPES, cuda_backend
+from .functional import Gradients, conv, conv_backward
 from .geometry import Ints, Padding, PerAxis, padding_form, per_axis, positive
 from .plan import check_precision
+from .transposed import conv_transpose, conv_transpose_backward
 
 Array = NDArray[Any]
 
@@ -24,6 +26,8 @@ class _Layer:
 
     ndim: ClassVar[int]
     transposed: ClassVar[bool]
+    _conv: ClassVar[Callable[..., Array]]
+    _conv_backward: ClassVar[Callable[..., Gradients]]
 
     def __init__(
         self,
@@ -71,6 +75,11 @@ class _Layer:
         self.weight: Array = (normal * sqrt(2 / fan_in)).astype(dtype)
         self.bias: Array | None = np.zeros(out_channels, dtype) if bias else None
 
+    @property
+    def _geometry(self) -> tuple[Any, ...]:
+        """What the functions take after the arrays."""
+        raise NotImplementedError
+
     def train(self, mode: bool = True) -> None:
         """Set training mode, in which ``forward`` keeps its input for ``backward``."""
         self.training = mode
@@ -111,19 +120,30 @@ class _Layer:
         both = {"weight": self.weight, "bias": self.bias}
         return {name: array for name, array in both.items() if array is not None}
 
-    def _keep(self, x: Array) -> None:
+    def forward(self, x: Array) -> Array:
+        """The layer's result for ``x``, which is kept for ``backward`` in training mode."""
+        y = self._conv(
+            self.ndim, x, self.weight, self.bias, *self._geometry, precision=self.precision
+        )
         self._x = x if self.training else None
+        return y
 
-    def _kept(self) -> Array:
+    def backward(self, grad_output: Array) -> Array:
+        """Gradient with respect to the last input; those of the parameters go to ``grads``."""
         if self._x is None:
             raise RuntimeError(
                 f"{type(self).__name__}.backward needs the input of a forward call in training"
                 " mode before it"
             )
-        return self._x
-
-    def _finish(self, gradients: functional.Gradients) -> Array:
-        dx, *rest = gradients
+        dx, *rest = self._conv_backward(
+            self.ndim,
+            grad_output,
+            self._x,
+            self.weight,
+            *self._geometry,
+            needs=(True, True, self.bias is not None),
+            precision=self.precision,
+        )
         named = zip(("weight", "bias"), rest, strict=True)
         self.grads = {name: array for name, array in named if array is not None}
         assert dx is not None
@@ -180,6 +200,8 @@ class _Conv(_Layer):
     """
 
     transposed = False
+    _conv = staticmethod(conv)
+    _conv_backward = staticmethod(conv_backward)
 
     def __init__(
         self,
@@ -213,28 +235,6 @@ class _Conv(_Layer):
     @property
     def _geometry(self) -> tuple[Ints, Padding, Ints, int]:
         return self.stride, self.padding, self.dilation, self.groups
-
-    def forward(self, x: Array) -> Array:
-        """The layer's result for ``x``, which is kept for ``backward`` in training mode."""
-        y = functional.conv(
-            self.ndim, x, self.weight, self.bias, *self._geometry, precision=self.precision
-        )
-        self._keep(x)
-        return y
-
-    def backward(self, grad_output: Array) -> Array:
-        """Gradient with respect to the last input; those of the parameters go to ``grads``."""
-        return self._finish(
-            functional.conv_backward(
-                self.ndim,
-                grad_output,
-                self._kept(),
-                self.weight,
-                *self._geometry,
-                needs=(True, True, self.bias is not None),
-                precision=self.precision,
-            )
-        )
 
 
 class _ConvTranspose(_Layer):
@@ -279,6 +279,8 @@ class _ConvTranspose(_Layer):
     """
 
     transposed = True
+    _conv = staticmethod(conv_transpose)
+    _conv_backward = staticmethod(conv_transpose_backward)
 
     def __init__(
         self,
@@ -314,28 +316,6 @@ class _ConvTranspose(_Layer):
     @property
     def _geometry(self) -> tuple[Ints, Padding, Ints, int, Ints]:
         return self.stride, self.padding, self.output_padding, self.groups, self.dilation
-
-    def forward(self, x: Array) -> Array:
-        """The layer's result for ``x``, which is kept for ``backward`` in training mode."""
-        y = transposed.conv_transpose(
-            self.ndim, x, self.weight, self.bias, *self._geometry, precision=self.precision
-        )
-        self._keep(x)
-        return y
-
-    def backward(self, grad_output: Array) -> Array:
-        """Gradient with respect to the last input; those of the parameters go to ``grads``."""
-        return self._finish(
-            transposed.conv_transpose_backward(
-                self.ndim,
-                grad_output,
-                self._kept(),
-                self.weight,
-                *self._geometry,
-                needs=(True, True, self.bias is not None),
-                precision=self.precision,
-            )
-        )
 
 
 class Conv1d(_Conv):

@@ -3,13 +3,12 @@
 import argparse
 import sys
 import time
-from collections.abc import Iterable
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from .config import caching_enabled
 from .explain import explain
 from .explain_command import axes, extents
+from .progress import progress
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -54,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
         layers.append((layer.x_shape, layer.weight_shape, options))
     start = time.perf_counter()
     driver.compile_for(arguments.dtype)
-    for x, weight, options in _progress(layers):
+    for x, weight, options in progress(layers, "layer", lambda layer: f"{layer[0]} {layer[1]}"):
         try:
             explain(x, weight, **options, dtype=arguments.dtype)  # makes the plans
         except (TypeError, ValueError) as error:
@@ -64,15 +63,6 @@ def run(arguments: argparse.Namespace) -> int:
     kept = "kept for later processes" if caching_enabled() else "lost again: FASTCONV_CACHE=0"
     print(f"kernels of {len(layers)} layers, {arguments.dtype}, in {seconds:.1f} s, {kept}")
     return 0
-
-
-def _progress(layers: list[Any]) -> Iterable[Any]:
-    if find_spec("tqdm") is None:
-        return layers
-    from tqdm import tqdm
-
-    progress: Iterable[Any] = tqdm(layers, leave=False, disable=None, unit="layer")
-    return progress
 
 
 def _layer(text: str) -> tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]:

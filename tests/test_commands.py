@@ -1,16 +1,12 @@
 """``fastconv info`` and ``fastconv warmup``."""
 
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from fastconv.__main__ import main
 
-ROOT = Path(__file__).parents[1]
+from .child import python
 
 
 def test_info(capsys):
@@ -22,17 +18,9 @@ def test_info(capsys):
     assert "CUDA device" in facts
 
 
-def in_a_process(folder, *arguments):
-    env = {**os.environ, "FASTCONV_CACHE_DIR": str(folder), "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, *arguments]
-    done = subprocess.run(command, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def test_warmup_leaves_nothing_to_be_compiled(tmp_path):
     layers = ["--layer", "2x32x9x9,40x32x3x3,padding=1", "--layer", "1x8x40,8x1x3,groups=8"]
-    out = in_a_process(tmp_path, "-m", "fastconv", "warmup", *layers)
+    out = python("-m", "fastconv", "warmup", *layers, FASTCONV_CACHE_DIR=str(tmp_path))
     assert "kernels of 2 layers, float32" in out
     code = """
 from fastconv import caching
@@ -47,7 +35,7 @@ for x, w, options in (
     y = getattr(fastconv, "conv" + rank)(*arrays, **options)
     getattr(fastconv, "conv" + rank + "_backward")(y, *arrays, **options)
 """
-    in_a_process(tmp_path, "-c", code)
+    python("-c", code, FASTCONV_CACHE_DIR=str(tmp_path))
 
 
 def test_warmup_of_a_suite(capsys):

@@ -3,20 +3,14 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from .child import environment, python
 
 
-def run(code, **environment):
-    env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], env=env, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+def run(code, **changes):
+    return python("-W", "error", "-c", code, **changes)
 
 
 def test_import_is_light():
@@ -128,12 +122,11 @@ caching._Cache.save_overload = counted
         + CALL
         + "; print(count)"
     )
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
 
     def start(cache):
         command = [sys.executable, "-c", code]
-        environment = {**env, "FASTCONV_CACHE_DIR": str(tmp_path / cache)}
-        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        env = environment(FASTCONV_CACHE_DIR=str(tmp_path / cache))
+        return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
 
     alone = start("alone").communicate()[0].split()
     assert int(alone[-1]) > 0

@@ -1,14 +1,13 @@
 """Threads, forks and signals: each in a process of its own, since the faults end processes."""
 
 import multiprocessing
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from .child import python
+
 LAYERS = ("omp", "workqueue", "tbb")
 
 # A parallel job of several stages, one of a single stage, a serial one and the reference.
@@ -75,16 +74,12 @@ def installed(layer):
     return layer
 
 
-def run(code, *arguments, folder=None, **environment):
-    env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    command = [sys.executable, "-c", code]
-    if folder is not None:  # spawned processes import the script
-        file = folder / "script.py"
-        file.write_text(code)
-        command = [sys.executable, str(file)]
-    done = subprocess.run([*command, *arguments], env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout.split()
+def run(code, *arguments, folder=None, **changes):
+    if folder is None:
+        return python("-c", code, *arguments, **changes).split()
+    file = folder / "script.py"  # which spawned processes import
+    file.write_text(code)
+    return python(file, *arguments, **changes).split()
 
 
 @pytest.mark.parametrize("layer", LAYERS)

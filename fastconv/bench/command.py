@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numba
 
+from ..progress import progress
 from . import cuda, machine, plot, report
 from .contestant import Contestant, Fastconv
 from .peers import PEERS, load_peers
@@ -114,7 +115,7 @@ def _measure(arguments: argparse.Namespace, paths: Sequence[Contestant]) -> Resu
     todo = list(product(_layers(suites, arguments.quick), arguments.map or MAPS))
     records: list[Record] = []
     try:
-        for layer, map_name in _progress(todo):
+        for layer, map_name in progress(todo, "map", lambda each: f"{each[0].name} {each[1]}"):
             records.append(runner.measure(layer, map_name, suites))
     except KeyboardInterrupt:
         print(f"interrupted after {len(records)} of {len(todo)} measurements", file=sys.stderr)
@@ -138,18 +139,6 @@ def _layers(suites: Sequence[str], quick: bool) -> list[Layer]:
         return layers_of(suites)
     cheapest = [min(SUITES[suite], key=lambda layer: layer.flops) for suite in suites]
     return list(dict.fromkeys(cheapest))
-
-
-def _progress(todo: Sequence[tuple[Layer, str]]) -> Iterable[tuple[Layer, str]]:
-    if find_spec("tqdm") is None:
-        yield from todo
-        return
-    from tqdm import tqdm
-
-    with tqdm(todo, leave=False, disable=None, unit="map", smoothing=0) as bar:
-        for layer, map_name in bar:
-            bar.set_description(f"{layer.name} {map_name}")
-            yield layer, map_name
 
 
 def _show(results: Results) -> None:

@@ -138,8 +138,7 @@ def correlate(
     dilation: Ints,
 ) -> Plan:
     """Plan a correlation."""
-    pointwise = prod(w.shape[3:]) * prod(stride) == 1
-    if pointwise and before == (0, 0, 0) and x.shape[3:] == y.shape[3:]:
+    if prod(w.shape[3:]) * prod(stride) == 1 and before == (0, 0, 0):
         x, y = flat(x, y)
     width = VECTOR_BITS // 8 // dtype.itemsize
     groups, filters, channels, *taps = w.shape

@@ -26,10 +26,11 @@ def aligned(x: NDArray[Any]) -> NDArray[Any]:
 
 
 def flat(*layouts: Layout) -> tuple[Layout, ...]:
-    """The layouts with all pixels on one line, if each array holds them all in one line."""
+    """The layouts with all pixels on one line, if all have the same and each holds them in one."""
     for shape, strides in layouts:
         line = strides[5]
-        if strides[3:5] != (shape[4] * shape[5] * line, shape[5] * line):
+        in_line = strides[3:5] == (shape[4] * shape[5] * line, shape[5] * line)
+        if not in_line or shape[3:] != layouts[0].shape[3:]:
             return layouts
     return tuple(
         [

@@ -19,6 +19,7 @@ from ..plan.cuda import explain_choice
 from ..results import overlaps_itself
 from . import gemm, gemm_weight, planar, planar_weight, reference, simt, tensor
 from .arrays import Operand, bounds, check_devices, dtype_of, empty_like, operand, stream_of
+from .arrays import device as device
 from .arrays import synchronize as synchronize
 from .arrays import to_device as to_device
 from .arrays import to_host as to_host
@@ -116,7 +117,7 @@ def forward(
     else:
         taps = tuple([range(n) for n in g.kernel])
         _CORRELATE[algorithm](
-            seen, filters, _bias(bias), y, taps, g.stride, g.before, g.dilation, x
+            seen, filters, _bias(bias, seen), y, taps, g.stride, g.before, g.dilation, x
         )
 
 
@@ -136,13 +137,13 @@ def grad_input(
         _reference(reference.grad_input, (dy, filters, dx), bias, g, grad_output)
         return
     swapped = filters.swapped(1, 2)
-    itemsize = dtype_of(out).itemsize
+    itemsize, added = dtype_of(out).itemsize, _bias(bias, dy)
     for phase in g.phases:
         part = dx.part(phase.place[1:], itemsize)
         none = (range(0),) * 3
         taps = none if phase.taps is None else _ranges(phase.taps[1:], g.kernel)
         _CORRELATE[algorithm](
-            dy, swapped, _bias(bias), part, taps, ONES, phase.before, phase.dilation, grad_output
+            dy, swapped, added, part, taps, ONES, phase.before, phase.dilation, grad_output
         )
 
 
@@ -183,8 +184,7 @@ def _reference(
     like: Array,
 ) -> None:
     a, b, out = operands
-    # Without a bias, its pointer is never read from.
-    added = Operand(a.pointer, (0,), (0,)) if bias is None else operand(bias)
+    added = _bias(bias, a)
     kernel.launch(
         dtype_of(like),
         stream_of(like),
@@ -203,12 +203,13 @@ def _reference(
         g.before,
         g.dilation,
         added.strides[0],
-        int(bias is not None),
+        added.shape[0],
     )
 
 
-def _bias(bias: Array | None) -> Operand | None:
-    return None if bias is None else operand(bias)
+def _bias(bias: Array | None, other: Operand) -> Operand:
+    """The bias (K,), or for none one of shape (0,), whose pointer is never read from."""
+    return Operand(other.pointer, (0,), (0,)) if bias is None else operand(bias)
 
 
 def _ranges(taps: tuple[slice, ...], kernel: Ints) -> tuple[range, ...]:

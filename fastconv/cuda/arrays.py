@@ -178,3 +178,10 @@ def check_devices(arrays: dict[str, Any]) -> None:
 def synchronize() -> None:
     """Wait until the current device has done all it was asked for."""
     cuda.synchronize()
+
+
+def device() -> tuple[str, str]:
+    """Name and compute capability of the current device."""
+    found = cuda.get_current_device()
+    name = found.name.decode() if isinstance(found.name, bytes) else str(found.name)
+    return name, "{}.{}".format(*found.compute_capability)

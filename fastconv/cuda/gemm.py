@@ -24,7 +24,7 @@ from .tile import OWN, Product
 # tap and the step to the next along each axis.
 PACK = "pw6633"
 # Pointers to panel, x, bias and y; strides and shapes of x and y; taps, stride, before, dilation;
-# the bias's stride, and whether there is one.
+# the bias's stride and length, 0 for none.
 CORRELATE = "wppp66663333ii"
 
 
@@ -81,7 +81,7 @@ def multiply_filters(product, wide):
         before,
         dilation,
         bias_step,
-        biased,
+        biases,
     ):
         rows = cuda.shared.array(both, types.float32, alignment=16)
         cols = cuda.shared.array(both, types.float32, alignment=16)
@@ -157,7 +157,7 @@ def multiply_filters(product, wide):
         for i in range(OWN):
             k = cuda.blockIdx.y * TILE + row_of(first, i)
             starts[i] = types.float32(0)
-            if biased and k < K:
+            if biases and k < K:
                 starts[i] = types.float32(bias[(group * K + k) * bias_step])
         for j in range(OWN):
             place = places[col_of(second, j)]
@@ -174,7 +174,7 @@ def correlate(
     product: Product,
     x: Operand,
     weight: Operand,
-    bias: Operand | None,
+    bias: Operand,
     y: Operand,
     taps: tuple[range, ...],
     stride: Ints,
@@ -190,8 +190,8 @@ def correlate(
         How tiles are multiplied.
     x, weight, y : Operand
         (N, G, C/G, D, H, W), (G, K/G, C/G, T, R, S), (N, G, K/G, O, P, Q)
-    bias : Operand or None
-        (K,)
+    bias : Operand
+        (K,), or (0,) for none.
     taps : 3 ranges
         The taps along each axis, in the order in which they meet pixels; none along some axis
         leaves the bias alone.
@@ -203,7 +203,6 @@ def correlate(
     dtype, stream = dtype_of(like), stream_of(like)
     groups, filters, channels = weight.shape[:3]
     counts = tuple([len(axis) for axis in taps])
-    row = ceil(filters / TILE) * TILE
     elements = panel_elements(groups, filters, channels, prod(counts))
     panel = operand(empty_like(like, (max(elements, 1),), "float32"))
     pack_filters.of(product).launch(
@@ -221,10 +220,10 @@ def correlate(
     multiply_filters.of(product).launch(
         dtype,
         stream,
-        (ceil(pixels / TILE), row // TILE, groups),
+        (ceil(pixels / TILE), ceil(filters / TILE), groups),
         panel.pointer,
         x.pointer,
-        x.pointer if bias is None else bias.pointer,  # never read from
+        bias.pointer,
         y.pointer,
         x.strides,
         y.strides,
@@ -234,6 +233,6 @@ def correlate(
         stride,
         before,
         dilation,
-        0 if bias is None else bias.strides[0],
-        int(bias is not None),
+        bias.strides[0],
+        bias.shape[0],
     )

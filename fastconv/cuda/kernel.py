@@ -35,8 +35,8 @@ class Kernel:
         A letter for each parameter: "p" for a pointer to elements, "w" for one to what sums of them
         are added up in, "i" for an integer, a digit for a tuple of that many integers.
     make : callable
-        Takes the type in which products are added up, by which numbers can be converted, and what
-        ``of`` was given, and returns the kernel.
+        Takes what ``of`` was given, if that is used, and the type in which products are added up,
+        by which numbers can be converted; returns the kernel.
     options : dict
         What ``numba.cuda.jit`` is told besides.
     """

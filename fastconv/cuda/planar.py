@@ -18,7 +18,7 @@ from .reference import offset, unravel
 
 # Pointers to x, filters, bias and y; strides of these but the bias; shapes of x and y; the first
 # tap, the step to the next and their number along each axis; stride, before, dilation; the bias's
-# stride, and whether there is one.
+# stride and length, 0 for none.
 PARAMETERS = "pppp66666333333ii"
 
 
@@ -46,7 +46,7 @@ def correlate_pixels(wide):
         before,
         dilation,
         bias_step,
-        biased,
+        biases,
     ):
         C = x_shape[2]
         # Coordinates fit in 32 bits, which take half the instructions of 64.
@@ -59,7 +59,7 @@ def correlate_pixels(wide):
             front = types.int32(o * stride[0] - before[0])
             top = types.int32(p * stride[1] - before[1])
             left = types.int32(q * stride[2] - before[2])
-            total = wide(bias[(g * K + k) * bias_step]) if biased else wide(0)
+            total = wide(bias[(g * K + k) * bias_step]) if biases else wide(0)
             for c in range(C):
                 for t in range(types.int32(taps[0])):
                     d = types.int32(front + t * dilation[0])
@@ -88,7 +88,7 @@ def correlate_pixels(wide):
 def correlate(
     x: Operand,
     weight: Operand,
-    bias: Operand | None,
+    bias: Operand,
     y: Operand,
     taps: tuple[range, ...],
     stride: Ints,
@@ -103,7 +103,7 @@ def correlate(
         blocks_for(prod(y.shape)),
         x.pointer,
         weight.pointer,
-        x.pointer if bias is None else bias.pointer,  # never read from
+        bias.pointer,
         y.pointer,
         x.strides,
         weight.strides,
@@ -116,6 +116,6 @@ def correlate(
         stride,
         before,
         dilation,
-        0 if bias is None else bias.strides[0],
-        int(bias is not None),
+        bias.strides[0],
+        bias.shape[0],
     )

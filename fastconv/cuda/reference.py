@@ -9,7 +9,7 @@ from numba import cuda
 from .kernel import kernel
 
 # Pointers to x, weight, bias and y, or to what has their place in other maps; strides and shapes
-# of all but the bias; stride, before and dilation; the bias's stride, and whether there is one.
+# of all but the bias; stride, before and dilation; the bias's stride and length, 0 for none.
 PARAMETERS = "pppp666666333ii"
 
 
@@ -59,14 +59,14 @@ def forward(wide):
         before,
         dilation,
         bias_step,
-        biased,
+        biases,
     ):
         _, _, C, D, H, W = x_shape
         _, K, _, T, R, S = w_shape
         elements = y_shape[0] * y_shape[1] * y_shape[2] * y_shape[3] * y_shape[4] * y_shape[5]
         for i in range(cuda.grid(1), elements, cuda.gridsize(1)):
             n, g, k, o, p, q = unravel(i, y_shape)
-            total = wide(bias[(g * K + k) * bias_step]) if biased else wide(0)
+            total = wide(bias[(g * K + k) * bias_step]) if biases else wide(0)
             for c in range(C):
                 for t in range(T):
                     d = o * stride[0] + t * dilation[0] - before[0]
@@ -108,14 +108,14 @@ def grad_input(wide):
         before,
         dilation,
         bias_step,
-        biased,
+        biases,
     ):
         _, _, K, O, P, Q = y_shape
         _, _, C, T, R, S = w_shape
         elements = x_shape[0] * x_shape[1] * x_shape[2] * x_shape[3] * x_shape[4] * x_shape[5]
         for i in range(cuda.grid(1), elements, cuda.gridsize(1)):
             n, g, c, d, h, w = unravel(i, x_shape)
-            total = wide(bias[(g * C + c) * bias_step]) if biased else wide(0)
+            total = wide(bias[(g * C + c) * bias_step]) if biases else wide(0)
             for k in range(K):
                 for t in range(T):
                     o = d + before[0] - t * dilation[0]
@@ -156,7 +156,7 @@ def grad_weight(wide):
         before,
         dilation,
         bias_step,
-        biased,
+        biases,
     ):
         N, _, _, O, P, Q = y_shape
         _, _, _, D, H, W = x_shape
