@@ -294,6 +294,23 @@ def gather_lines(source, table, rows, count, offsets, run, step, begin, end, tar
 
 
 @device
+def gather_panels(line, table, rows, count, panels, target, row):
+    """``target[p, i, j] = line[table[rows + i] + p * row + j]``, for ``row`` positions j a panel.
+
+    All panels get a row before any gets the next one: pieces of memory as long as may be.
+    """
+    width = lanes(target)
+    for i in range(count):
+        piece = pointer(line, element(table, rows + i))
+        coming = pointer(line, element(table, rows + min(i + AHEAD, count - 1)))
+        place = pointer(target, i * row)
+        for p in range(panels):
+            for j in range(0, row, width):
+                prefetch(coming, p * row + j)
+                store(place, p * row * count + j, load(piece, p * row + j))
+
+
+@device
 def scatter_lines(source, pitch, count, table, offsets, run, step, begin, end, target, distance):
     """``target[i * distance + table[offsets + begin + p]] = source[i * pitch + p]``.
 
