@@ -53,6 +53,14 @@ class ConvGeometry:
     after: Ints
     dilation: Ints
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        # Kept, for every call looks decisions up by its geometry: 0.25 of 5.6 us for a small one.
+        return hash((self.x_shape, self.weight_shape, self.output, self.stride, self.before))
+
     @cached_property
     def x_shape(self) -> Ints:
         """(N, G, C/G, D, H, W)"""

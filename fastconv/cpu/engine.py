@@ -36,13 +36,14 @@ class Engine:
 
     def plan(self, a: Array, b: Array, out: Array, *options: Ints) -> Plan:
         """The plan for these arrays, made when such shapes and strides are first seen."""
-        layouts = (a.shape, a.strides), (b.shape, b.strides), (out.shape, out.strides)
+        layouts = a.shape, a.strides, b.shape, b.strides, out.shape, out.strides
         key = (out.dtype, layouts, options)
         plan, threads = self._plans.get(key, (None, 0))
         # Asking how many threads there are takes a tenth of a small call, which needs but one.
         if plan is None or (plan.operations >= SERIAL_BELOW and threads != team.threads()):
             threads = team.threads()
-            views = [layout(*each, out.dtype.itemsize) for each in layouts]
+            itemsize = out.dtype.itemsize
+            views = [layout(x.shape, x.strides, itemsize) for x in (a, b, out)]
             plan = self._make_plan(out.dtype, threads, *views, *options)
             if len(self._plans) == KEPT:
                 self._plans.clear()
