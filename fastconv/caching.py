@@ -10,10 +10,11 @@ compile each function once: the first one that misses it locks the directory, th
 import functools
 import hashlib
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ except ImportError:  # Windows: processes that start together may compile the sa
     fcntl = None  # type: ignore[assignment]
 
 PATIENCE = 120.0  # seconds that a process waits for another to compile a function
+KEPT = 30 * 86400.0  # seconds for which kernels of other sources are kept, in case they come back
 
 _compiling = threading.RLock()
 
@@ -61,6 +63,20 @@ def cache_directory() -> Path:
     return cache_root() / _source_key()
 
 
+@functools.cache
+def _clear_out(directory: Path) -> None:
+    """Remove the kernels of other sources in which nothing was compiled for ``KEPT`` seconds."""
+    for other in directory.parent.glob("[0-9a-f]" * len(directory.name)):
+        with suppress(OSError):
+            ours = all(_is_kept(file) for file in other.iterdir())
+            if ours and other != directory and time.time() - other.stat().st_mtime > KEPT:
+                shutil.rmtree(other, ignore_errors=True)
+
+
+def _is_kept(file: Path) -> bool:
+    return file.name == "lock" or file.suffix in (".nbi", ".nbc")
+
+
 class _Locator:
     """Tells Numba where a function's compiled code is kept and when it is out of date."""
 
@@ -77,6 +93,7 @@ class _Locator:
 
     def ensure_cache_path(self) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
+        _clear_out(self._directory)
 
     def get_source_stamp(self) -> str:
         return _source_key()

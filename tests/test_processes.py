@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -104,6 +105,24 @@ def test_cache_is_used_and_heals(tmp_path):
             file.write_bytes(file.read_bytes()[:100] if damage is None else damage)
         assert run(CALL, **cache) == "[[3. 3.]]"
         assert all(file.stat().st_size > 100 for file in files if file.suffix == ".nbc")
+
+
+def test_kernels_of_old_sources_are_removed(tmp_path):
+    def folder(name, days, file):
+        path = tmp_path / name
+        path.mkdir()
+        (path / file).touch()
+        then = time.time() - days * 86400
+        os.utime(path, (then, then))
+        return path
+
+    old = folder("0123456789abcdef", 31, "kernel.nbc")
+    recent = folder("0123456789abcdee", 29, "kernel.nbc")
+    somebody_elses = folder("0123456789abcded", 31, "thesis.tex")
+    run(CALL, FASTCONV_CACHE_DIR=str(tmp_path))
+    assert not old.exists()
+    assert recent.exists()
+    assert somebody_elses.exists()
 
 
 def test_processes_that_start_together_compile_each_function_once(tmp_path):
