@@ -8,8 +8,8 @@ from .numerics import MAPS, worst
 
 PROMISED = 64  # units of rounding, where long sums are added up piece by piece
 PIECEWISE = {
-    "forward": ("direct", "gemm", "winograd"),
-    "grad_input": ("direct", "gemm", "winograd"),
+    "forward": ("auto", "direct", "gemm", "planar", "winograd"),
+    "grad_input": ("auto", "direct", "gemm", "planar", "winograd"),
     "grad_weight": ("auto", "depthwise", "direct", "gemm", "planar", "winograd"),
 }
 

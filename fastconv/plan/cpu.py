@@ -25,6 +25,10 @@ ALGORITHMS = ("auto", "depthwise", "direct", "gemm", "planar", "winograd", "refe
 # uses it for as many filters, "planar" has as many pixels in a vector as there are in a line.
 FEW = 4
 
+# Taps of a filter up to which "depthwise" is taken: it adds one product after the other, "planar"
+# in pieces, and its vectors are full with such filters too.
+MANY_TAPS = 4096
+
 # Pixels of an image for which 1x1 filters take "gemm": 0.55 to 0.75 of the time of "planar" and
 # "direct" at 28x28 and above, 0.9 to 1.0 at 14x14, 1.05 to 1.2 at 7x7.
 GEMM_PIXELS = 192
@@ -87,7 +91,8 @@ def _best(map_name: str, g: ConvGeometry, dtype: np.dtype[Any]) -> Choice:
     lanes = VECTOR_BITS // 8 // dtype.itemsize
     channels, filters = g.in_channels // g.groups, g.out_channels // g.groups
     across = channels if map_name == "grad_input" else filters
-    if channels * filters <= FEW and g.groups >= 3 * lanes / 4:
+    few, short = channels * filters <= FEW, prod(g.kernel) <= MANY_TAPS
+    if few and short and g.groups >= 3 * lanes / 4:
         return Choice("depthwise", f"{g.groups} groups of {channels} to {filters} fill the lanes")
     if across < 3 * lanes / 4:
         return Choice("planar", f"with {across} to a group, channels would not fill {lanes} lanes")
