@@ -101,10 +101,19 @@ def test_processes(layer, method, tmp_path):
     assert run(CALLS + PROCESSES, method, folder=tmp_path, **options) == ["True"]
 
 
+EVERY_ALGORITHM = """
+from fastconv.plan.cpu import ALGORITHMS
+for algorithm in ALGORITHMS:
+    y = fastconv.conv2d(x, w, padding=1, algorithm=algorithm)
+    dx = fastconv.conv2d_grad_input(y, w, x.shape, padding=1, algorithm=algorithm)
+    dw = fastconv.conv2d_grad_weight(y, x, w.shape, padding=1, algorithm=algorithm)
+    print(algorithm, hashlib.sha256(b"".join(a.tobytes() for a in (y, dx, dw))).hexdigest())
+"""
+
+
 def test_layers_give_the_same_bits():
-    code = CALLS + "print(digest())"
     seen = {
-        tuple(run(code, NUMBA_THREADING_LAYER=layer, NUMBA_NUM_THREADS=threads))
+        tuple(run(CALLS + EVERY_ALGORITHM, NUMBA_THREADING_LAYER=layer, NUMBA_NUM_THREADS=threads))
         for layer in ("omp", "workqueue")
         for threads in ("1", "2", "5")
     }

@@ -24,7 +24,7 @@ from .simd import element, lanes, pointer
 from .tile import MAX_COLS, ROWS, accumulate
 from .views import Layout, flat
 
-# Filters that pass over a panel at a time. Where sums of more than ``tile.depth_step`` products are
+# Filters that pass over a panel at a time. Where sums of more than ``tile.STEPS`` products are
 # added up piece by piece, this many keep them in the first-level cache: with 24, a sum of 1024 took
 # 1.2 times as long.
 CHUNK = 8 * ROWS

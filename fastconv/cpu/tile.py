@@ -26,14 +26,10 @@ ROWS = 6
 MAX_COLS = 4 if VECTOR_REGISTERS == 32 else 2
 
 # Steps taken at a time: that part of the panel stays in the first-level cache while every row
-# passes over it. Two thirds of 48 KiB (128 steps of 4 AVX-512 vectors) measured best.
-PANEL_BYTES = 2 * L1_BYTES // 3
-
-
-@inline
-def depth_step(cols):
-    """Reduction steps whose panel rows fill ``PANEL_BYTES``."""
-    return PANEL_BYTES // (cols * VECTOR_BITS // 8)
+# passes over it. Two thirds of 48 KiB (128 steps of 4 AVX-512 vectors) measured best. Panels of
+# fewer vectors take as many, for how wide the panel of a pixel is may depend on the number of
+# threads, and how its sum is cut must not.
+STEPS = 2 * L1_BYTES // 3 // (MAX_COLS * VECTOR_BITS // 8)
 
 
 @inline
@@ -81,7 +77,7 @@ def accumulate(x, table, rows, count, steps, depth, panel, bias, out, pitch, add
     bias : pointer to (count,), or None
         What the sum of each row begins with, unless it is added to ``out``.
     out : pointer to (count, cols * lanes), rows ``pitch`` numbers apart
-        Sums of at most ``depth_step`` products are added to it at a time, which also keeps the
+        Sums of at most ``STEPS`` products are added to it at a time, which also keeps the
         rounding error of long reductions low.
     add : bool
         Whether to add to what ``out`` holds or to replace it.
@@ -89,9 +85,8 @@ def accumulate(x, table, rows, count, steps, depth, panel, bias, out, pitch, add
         Vectors in a row of ``panel`` and ``out``, 1 to MAX_COLS.
     """
     width = cols * lanes(out)
-    block = depth_step(cols)
-    for first in range(0, depth, block):
-        length = min(block, depth - first)
+    for first in range(0, depth, STEPS):
+        length = min(STEPS, depth - first)
         part = pointer(panel, first * width)
         step = steps + first
         more = add or first > 0
