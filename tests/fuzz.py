@@ -190,7 +190,7 @@ def spoil(rng, call, options):
     array = call.arrays[name]
     mistakes = {
         "rank": lambda: call.arrays.update({name: array[None, None]}),
-        "dtype": lambda: call.arrays.update({name: array.astype("i4")}),
+        "dtype": lambda: call.arrays.update({name: np.zeros(array.shape, "i4")}),
         "byte order": lambda: call.arrays.update({name: array.astype(array.dtype.newbyteorder())}),
         "list": lambda: call.arrays.update({name: array.tolist()}),
         "masked": lambda: call.arrays.update({name: np.ma.array(array)}),

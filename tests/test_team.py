@@ -151,13 +151,17 @@ image = np.random.default_rng(0).standard_normal((1, 1, 130, 130)).astype("f4")
 x = np.broadcast_to(image, (1, 16384, 130, 130))  # 310 billion operations, 40 MB
 w = np.ones((64, 16384, 3, 3), "f4")
 options = {"algorithm": "direct"}
-start = time.perf_counter()
-expected = fastconv.conv2d(x, w, **options)
-whole = time.perf_counter() - start
+
+def timed():
+    start = time.perf_counter()
+    y = fastconv.conv2d(x, w, **options)
+    return y, time.perf_counter() - start
+
+expected, before = timed()
 sent = []
 
 def interrupt():
-    time.sleep(whole / 4)
+    time.sleep(0.1)  # of half a second at least
     sent.append(time.perf_counter())
     os.kill(os.getpid(), signal.SIGINT)
 
@@ -166,8 +170,10 @@ try:
     fastconv.conv2d(x, w, **options)
     print("finished")
 except KeyboardInterrupt:
-    print(time.perf_counter() - sent[0] < whole / 2)
-print(np.array_equal(fastconv.conv2d(x, w, **options), expected))
+    answered = time.perf_counter() - sent[0]
+again, after = timed()
+print(answered < max(before, after) / 2)  # other programs may slow down either
+print(np.array_equal(again, expected))
 """
 
 
