@@ -9,7 +9,6 @@ of right results run, on small layers.
 
 import argparse
 import json
-import platform
 import shutil
 import statistics
 import subprocess
@@ -18,7 +17,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 from math import exp, log, prod
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ import numpy as np
 from numba import config, cuda
 
 import fastconv
+from fastconv.bench.machine import versions
 from fastconv.bench.suites import MAPS, Layer, layers_of
 from fastconv.dispatch import cuda_backend
 
@@ -84,12 +83,7 @@ class Report:
 
 
 def machine() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
+    found = versions(PACKAGES)
     if not config.ENABLE_CUDASIM:
         found["device"], found["compute capability"] = cuda_backend().device()
     return found

@@ -81,6 +81,8 @@ def multiply_block(task, slot, size, table, x, weight, bias, y, work):
     packed = ready = 0  # the pixels from one to the other are in panels
     for begin in range(0, pixels, row):
         end = min(begin + row, pixels)
+        vectors = (end - begin + width - 1) // width
+        pitch = vectors * width
         if begin >= ready:
             packed = begin
             x_run = run_of(table, x_run, begin)
@@ -102,11 +104,9 @@ def multiply_block(task, slot, size, table, x, weight, bias, y, work):
                     begin,
                     end,
                     memory,
-                    (end - begin + width - 1) // width * width,
+                    pitch,
                 )
                 ready = end
-        vectors = (end - begin + width - 1) // width
-        pitch = vectors * width
         panel = pointer(memory, (begin - packed) * depth)
         y_run = run_of(table, y_run, begin)
         in_line = size[Y_STEP] == 1 and begin + pitch <= min(element(table, y_run + 1), pixels)
