@@ -98,6 +98,7 @@ def explain(
     dilation: PerAxis = 1,
     groups: SupportsIndex = 1,
     *,
+    data_format: str = "channels_first",
     dtype: DTypeLike = np.float32,
     backend: str = "cpu",
     precision: str = "highest",
@@ -107,10 +108,12 @@ def explain(
     Parameters
     ----------
     x_shape : tuple of ints
-        (N, C, *spatial), with 1 to 3 spatial axes.
+        (N, C, *spatial), with 1 to 3 spatial axes; (N, *spatial, C) with "channels_last".
     weight_shape : tuple of ints
         (K, C/groups, *kernel).
     stride, padding, dilation, groups
+        As in ``conv1d``, ``conv2d`` and ``conv3d``.
+    data_format : "channels_first" or "channels_last", default "channels_first"
         As in ``conv1d``, ``conv2d`` and ``conv3d``.
     dtype : float32 or float64, default float32
         On a CUDA device also float16.
@@ -151,7 +154,16 @@ def explain(
     if ndim not in IMAGE_AXES:
         raise ValueError(f"weight_shape must have 3, 4 or 5 entries, got {w}")
     g = conv_geometry_of(
-        ndim, x, w, stride, padding, dilation, groups, x_name="x_shape", weight_name="weight_shape"
+        ndim,
+        x,
+        w,
+        stride,
+        padding,
+        dilation,
+        groups,
+        data_format,
+        x_name="x_shape",
+        weight_name="weight_shape",
     )
     kind = np.dtype(dtype)
     nbytes = kind.itemsize * sum(map(prod, (g.x_shape, g.weight_shape, g.y_shape)))

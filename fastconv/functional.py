@@ -19,6 +19,8 @@ from .geometry import (
     PerAxis,
     batched_shape,
     conv_geometry,
+    image_shape,
+    is_channels_last,
     is_plain,
     padding_form,
     per_axis,
@@ -40,14 +42,17 @@ def conv_geometry_of(
     padding: Padding,
     dilation: PerAxis,
     groups: SupportsIndex,
+    data_format: str,
     x_name: str = "x",
     weight_name: str = "weight",
 ) -> ConvGeometry:
-    arguments = x_shape, weight_shape, stride, padding, dilation, groups, x_name, weight_name
+    arguments = x_shape, weight_shape, stride, padding, dilation, groups, data_format
+    names = x_name, weight_name
     # Looking at each in earnest takes a third of a small call.
-    if type(groups) is int and is_plain(stride) and is_plain(padding) and is_plain(dilation):
-        return _kept_geometry(ndim, *arguments)  # type: ignore[arg-type]
-    return _geometry(ndim, *arguments)
+    plain = type(groups) is int and type(data_format) is str
+    if plain and is_plain(stride) and is_plain(padding) and is_plain(dilation):
+        return _kept_geometry(ndim, *arguments, *names)  # type: ignore[arg-type]
+    return _geometry(ndim, *arguments, *names)
 
 
 def _geometry(
@@ -58,29 +63,26 @@ def _geometry(
     padding: Padding,
     dilation: PerAxis,
     groups: SupportsIndex,
+    data_format: str,
     x_name: str,
     weight_name: str,
 ) -> ConvGeometry:
+    channels_last = is_channels_last(data_format)
     return conv_geometry(
         ndim,
-        batched_shape(x_name, x_shape, ndim),
+        batched_shape(x_name, x_shape, ndim, channels_last),
         tuple(weight_shape),
         per_axis("stride", stride, ndim, 1),
         padding_form(padding, ndim),
         per_axis("dilation", dilation, ndim, 1),
         positive("groups", groups),
+        channels_last,
         x_name,
         weight_name,
     )
 
 
 _kept_geometry = lru_cache(maxsize=1024)(_geometry)
-
-
-def image_shape(grouped: Ints, ndim: int, like: Ints) -> Ints:
-    """Shape for the caller of a grouped image, unbatched if ``like`` is."""
-    batch = () if len(like) == ndim + 1 else grouped[:1]
-    return (*batch, grouped[1] * grouped[2], *grouped[6 - ndim :])
 
 
 def _check_bias(bias: Array | None, channels: int) -> None:
@@ -174,6 +176,7 @@ def conv(
     dilation: PerAxis = 1,
     groups: SupportsIndex = 1,
     *,
+    data_format: str = "channels_first",
     algorithm: str = "auto",
     precision: str = "highest",
     out: Array | None = None,
@@ -193,6 +196,7 @@ def conv(
     bias : (K,) ndarray, optional
         Added to every pixel of its output channel.
     {geometry}
+    {data_format}
     {algorithm}
     {precision}
     {out}
@@ -224,8 +228,10 @@ def conv(
     True
     """
     backend = backend_of({"x": x, "weight": weight}, bias)
-    g = conv_geometry_of(ndim, x.shape, weight.shape, stride, padding, dilation, groups)
-    shape = image_shape(g.y_shape, ndim, x.shape)
+    g = conv_geometry_of(
+        ndim, x.shape, weight.shape, stride, padding, dilation, groups, data_format
+    )
+    shape = image_shape(g.y_shape, ndim, x.shape, g.channels_last)
     return run_forward(backend, g, x, weight, bias, shape, algorithm, precision, out)
 
 
@@ -239,6 +245,7 @@ def conv_grad_input(
     dilation: PerAxis = 1,
     groups: SupportsIndex = 1,
     *,
+    data_format: str = "channels_first",
     algorithm: str = "auto",
     precision: str = "highest",
     out: Array | None = None,
@@ -257,6 +264,7 @@ def conv_grad_input(
     input_shape : tuple of ints
         Shape of ``x``: (N, C, {spatial}) or (C, {spatial}).
     {geometry}
+    {data_format}
     {algorithm}
     {precision}
     {out}
@@ -286,9 +294,17 @@ def conv_grad_input(
     backend = backend_of({"grad_output": grad_output, "weight": weight})
     shape = shape_tuple("input_shape", input_shape)
     g = conv_geometry_of(
-        ndim, shape, weight.shape, stride, padding, dilation, groups, x_name="input_shape"
+        ndim,
+        shape,
+        weight.shape,
+        stride,
+        padding,
+        dilation,
+        groups,
+        data_format,
+        x_name="input_shape",
     )
-    check_grad_output(grad_output, image_shape(g.y_shape, ndim, shape))
+    check_grad_output(grad_output, image_shape(g.y_shape, ndim, shape, g.channels_last))
     return run_grad_input(backend, g, grad_output, weight, None, shape, algorithm, precision, out)
 
 
@@ -302,6 +318,7 @@ def conv_grad_weight(
     dilation: PerAxis = 1,
     groups: SupportsIndex = 1,
     *,
+    data_format: str = "channels_first",
     algorithm: str = "auto",
     precision: str = "highest",
     out: Array | None = None,
@@ -320,6 +337,7 @@ def conv_grad_weight(
     weight_shape : tuple of ints
         Shape of the filters: (K, C/groups, {kernel}).
     {geometry}
+    {data_format}
     {algorithm}
     {precision}
     {out}
@@ -349,13 +367,21 @@ def conv_grad_weight(
     backend = backend_of({"grad_output": grad_output, "x": x})
     shape = shape_tuple("weight_shape", weight_shape)
     g = conv_geometry_of(
-        ndim, x.shape, shape, stride, padding, dilation, groups, weight_name="weight_shape"
+        ndim,
+        x.shape,
+        shape,
+        stride,
+        padding,
+        dilation,
+        groups,
+        data_format,
+        weight_name="weight_shape",
     )
-    check_grad_output(grad_output, image_shape(g.y_shape, ndim, x.shape))
+    check_grad_output(grad_output, image_shape(g.y_shape, ndim, x.shape, g.channels_last))
     return run_grad_weight(backend, g, grad_output, x, shape, algorithm, precision, out)
 
 
-def conv_grad_bias(ndim: int, grad_output: Array) -> Array:
+def conv_grad_bias(ndim: int, grad_output: Array, *, data_format: str = "channels_first") -> Array:
     """Gradient of a loss with respect to the bias, given that with respect to the result.
 
     ``db[k] = sum_n sum_p dy[n,k,p]``
@@ -364,6 +390,7 @@ def conv_grad_bias(ndim: int, grad_output: Array) -> Array:
     ----------
     grad_output : (N, K, {result}) or (K, {result}) ndarray of float32 or float64
         The gradient dy with respect to the result.
+    {data_format}
 
     Returns
     -------
@@ -375,7 +402,7 @@ def conv_grad_bias(ndim: int, grad_output: Array) -> Array:
     TypeError
         If ``grad_output`` is not an array of float32 or float64.
     ValueError
-        If it has another number of axes.
+        If it has another number of axes, or ``data_format`` is no name of one.
 
     Examples
     --------
@@ -385,8 +412,9 @@ def conv_grad_bias(ndim: int, grad_output: Array) -> Array:
     True
     """
     backend = backend_of({"grad_output": grad_output})
-    shape = batched_shape("grad_output", grad_output.shape, ndim)
-    db: Array = backend.grad_bias(grad_output, shape)
+    channels_last = is_channels_last(data_format)
+    shape = batched_shape("grad_output", grad_output.shape, ndim, channels_last)
+    db: Array = backend.grad_bias(grad_output, shape, channels_last)
     return db
 
 
@@ -401,6 +429,7 @@ def conv_backward(
     groups: SupportsIndex = 1,
     *,
     needs: Needs = (True, True, True),
+    data_format: str = "channels_first",
     algorithm: str = "auto",
     precision: str = "highest",
 ) -> Gradients:
@@ -417,6 +446,7 @@ def conv_backward(
     {geometry}
     needs : 3 booleans, default (True, True, True)
         Which gradients are wanted; the others are not computed.
+    {data_format}
     {algorithm}
     {precision}
 
@@ -439,8 +469,10 @@ def conv_backward(
     (True, True, (3,))
     """
     backend = backend_of({"grad_output": grad_output, "x": x, "weight": weight})
-    g = conv_geometry_of(ndim, x.shape, weight.shape, stride, padding, dilation, groups)
-    check_grad_output(grad_output, image_shape(g.y_shape, ndim, x.shape))
+    g = conv_geometry_of(
+        ndim, x.shape, weight.shape, stride, padding, dilation, groups, data_format
+    )
+    check_grad_output(grad_output, image_shape(g.y_shape, ndim, x.shape, g.channels_last))
     of_x, of_weight, of_bias = check_needs(needs)
     # Says what is wrong before anything is computed.
     backend.choose("forward", g, x, algorithm, precision)
@@ -448,7 +480,7 @@ def conv_backward(
     return (
         run_grad_input(backend, g, dy, weight, None, x.shape, *how) if of_x else None,
         run_grad_weight(backend, g, dy, x, weight.shape, *how) if of_weight else None,
-        conv_grad_bias(ndim, dy) if of_bias else None,
+        conv_grad_bias(ndim, dy, data_format=data_format) if of_bias else None,
     )
 
 

@@ -38,7 +38,9 @@ class Phase:
 class ConvGeometry:
     """The forward map of one call, all spatial tuples (d, h, w).
 
-    For a transposed convolution it describes the forward map whose gradient that is.
+    For a transposed convolution it describes the forward map whose gradient that is. What is said
+    here of images holds for arrays (N, C, *spatial) and, where ``channels_last`` is set, for arrays
+    (N, *spatial, C): only backends, as they look at an array, see the difference.
     """
 
     batch: int
@@ -52,6 +54,7 @@ class ConvGeometry:
     before: Ints
     after: Ints
     dilation: Ints
+    channels_last: bool = False
 
     def __hash__(self) -> int:
         return self._hash
@@ -59,7 +62,8 @@ class ConvGeometry:
     @cached_property
     def _hash(self) -> int:
         # Kept, for every call looks decisions up by its geometry: 0.25 of 5.6 us for a small one.
-        return hash((self.x_shape, self.weight_shape, self.output, self.stride, self.before))
+        shapes = self.x_shape, self.weight_shape, self.output
+        return hash((shapes, self.stride, self.before, self.channels_last))
 
     @cached_property
     def x_shape(self) -> Ints:
@@ -222,16 +226,47 @@ def padding_form(padding: Padding, ndim: int) -> PaddingForm:
     return tuple([per_axis("padding", axis, 2, 0) for axis in axes])  # type: ignore[arg-type, misc]
 
 
-def batched_shape(name: str, shape: Ints, ndim: int) -> Ints:
-    """(N, C, *spatial) of an image that may lack the batch axis."""
-    if len(shape) == ndim + 1:
-        return (1, *shape)
-    if len(shape) != ndim + 2:
+def is_channels_last(data_format: str) -> bool:
+    """Whether ``data_format`` is "channels_last" and not "channels_first".
+
+    >>> is_channels_last("channels_last")
+    True
+    """
+    if data_format not in ("channels_first", "channels_last"):
         raise ValueError(
-            f"{name} must have {ndim + 2} axes (N, C, {IMAGE_AXES[ndim]}), or {ndim + 1} without"
-            f" the batch, got shape {tuple(shape)}"
+            f'data_format must be "channels_first" or "channels_last", got {data_format!r}'
         )
-    return tuple(shape)
+    return data_format == "channels_last"
+
+
+def batched_shape(name: str, shape: Ints, ndim: int, channels_last: bool = False) -> Ints:
+    """(N, C, *spatial) of an image that may lack the batch axis.
+
+    >>> batched_shape("x", (8, 9, 3), ndim=2, channels_last=True)
+    (1, 3, 8, 9)
+    """
+    shape = tuple(shape)  # PyTorch and Numba's simulator have kinds of their own
+    if len(shape) not in (ndim + 1, ndim + 2):
+        axes = f"{IMAGE_AXES[ndim]}, C" if channels_last else f"C, {IMAGE_AXES[ndim]}"
+        raise ValueError(
+            f"{name} must have {ndim + 2} axes (N, {axes}), or {ndim + 1} without the batch, got"
+            f" shape {shape}"
+        )
+    batch = shape[0] if len(shape) == ndim + 2 else 1
+    if channels_last:
+        return (batch, shape[-1], *shape[-1 - ndim : -1])
+    return (batch, *shape[-1 - ndim :])
+
+
+def image_shape(grouped: Ints, ndim: int, like: Ints, channels_last: bool) -> Ints:
+    """Shape for the caller of a grouped image (N, G, C/G, D, H, W), unbatched if ``like`` is.
+
+    >>> image_shape((2, 2, 3, 1, 8, 9), ndim=2, like=(2, 8, 9, 6), channels_last=True)
+    (2, 8, 9, 6)
+    """
+    batch = () if len(like) == ndim + 1 else grouped[:1]
+    channels, spatial = grouped[1] * grouped[2], grouped[6 - ndim :]
+    return (*batch, *spatial, channels) if channels_last else (*batch, channels, *spatial)
 
 
 def shape_tuple(name: str, shape: Sequence[SupportsIndex]) -> Ints:
@@ -256,6 +291,11 @@ def _check_image(name: str, shape: Ints) -> None:
         raise ValueError(f"{name} may be empty along the batch axis only, got shape {shape}")
 
 
+def _as_shown(name: str, channels_last: bool) -> str:
+    """How messages call an image of which they show the shape (N, C, *spatial)."""
+    return f"{name} (channels first)" if channels_last else name
+
+
 def _three(values: Ints, fill: int) -> Ints:
     return (fill,) * (3 - len(values)) + values
 
@@ -275,6 +315,7 @@ def conv_geometry(
     padding: PaddingForm,
     dilation: Ints,
     groups: int,
+    channels_last: bool = False,
     x_name: str = "x",
     weight_name: str = "weight",
 ) -> ConvGeometry:
@@ -282,6 +323,7 @@ def conv_geometry(
 
     The names are those under which the caller knows the two shapes.
     """
+    x_name = _as_shown(x_name, channels_last)
     _check_weight(weight_name, weight_shape, ndim, "K, C/groups")
     _check_image(x_name, x_shape)
     channels = x_shape[1]
@@ -327,6 +369,7 @@ def conv_geometry(
         _three(tuple([pair[0] for pair in pairs]), 0),
         _three(tuple([pair[1] for pair in pairs]), 0),
         _three(dilation, 1),
+        channels_last,
     )
 
 
@@ -340,6 +383,7 @@ def transposed_geometry(
     output_padding: Ints,
     groups: int,
     dilation: Ints,
+    channels_last: bool = False,
     x_name: str = "x",
     weight_name: str = "weight",
 ) -> ConvGeometry:
@@ -348,6 +392,7 @@ def transposed_geometry(
     That map goes from the transposed convolution's result back to its input ``x`` (N, C, *spatial),
     with the same ``weight`` (C, K/G, *kernel): C and K keep the meaning they have for the caller.
     """
+    x_name = _as_shown(x_name, channels_last)
     _check_weight(weight_name, weight_shape, ndim, "C, K/groups")
     _check_image(x_name, x_shape)
     channels = x_shape[1]
@@ -386,6 +431,8 @@ def transposed_geometry(
             )
     full = (x_shape[0], weight_shape[1] * groups, *result)
     _check_size(full)
-    geometry = conv_geometry(ndim, full, weight_shape, stride, padding, dilation, groups)
+    geometry = conv_geometry(
+        ndim, full, weight_shape, stride, padding, dilation, groups, channels_last
+    )
     # output_padding of a stride or more leaves room for windows that have no counterpart in x.
     return replace(geometry, output=_three(extents, 1))

@@ -14,7 +14,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from .dispatch import DTYPES, cuda_backend
 from .functional import Gradients, conv, conv_backward
-from .geometry import Ints, Padding, PerAxis, padding_form, per_axis, positive
+from .geometry import Ints, Padding, PerAxis, is_channels_last, padding_form, per_axis, positive
 from .plan import check_precision
 from .transposed import conv_transpose, conv_transpose_backward
 
@@ -41,6 +41,7 @@ class _Layer:
         bias: bool,
         dtype: DTypeLike,
         rng: np.random.Generator | int | None,
+        data_format: str,
         precision: str,
     ) -> None:
         self.in_channels = positive("in_channels", in_channels)
@@ -57,7 +58,9 @@ class _Layer:
             )
         if np.dtype(dtype) not in DTYPES:
             raise TypeError(f"dtype must be float32 or float64, got {np.dtype(dtype)}")
+        is_channels_last(data_format)
         check_precision(precision)
+        self.data_format = data_format
         self.precision = precision
         self.training = True
         self.grads: dict[str, Array] = {}
@@ -123,7 +126,13 @@ class _Layer:
     def forward(self, x: Array) -> Array:
         """The layer's result for ``x``, which is kept for ``backward`` in training mode."""
         y = self._conv(
-            self.ndim, x, self.weight, self.bias, *self._geometry, precision=self.precision
+            self.ndim,
+            x,
+            self.weight,
+            self.bias,
+            *self._geometry,
+            data_format=self.data_format,
+            precision=self.precision,
         )
         self._x = x if self.training else None
         return y
@@ -142,6 +151,7 @@ class _Layer:
             self.weight,
             *self._geometry,
             needs=(True, True, self.bias is not None),
+            data_format=self.data_format,
             precision=self.precision,
         )
         named = zip(("weight", "bias"), rest, strict=True)
@@ -174,6 +184,8 @@ class _Conv(_Layer):
         Of the parameters, and so of inputs and results.
     rng : numpy.random.Generator or int, optional
         Source of the filters: He initialisation, normal with variance 2 / fan_in. The bias is zero.
+    data_format : "channels_first" or "channels_last", default "channels_first"
+        As in ``conv{n}d``.
     precision : "highest", "high" or "medium", default "highest"
         As in ``conv{n}d``.
 
@@ -216,6 +228,7 @@ class _Conv(_Layer):
         *,
         dtype: DTypeLike = np.float32,
         rng: np.random.Generator | int | None = None,
+        data_format: str = "channels_first",
         precision: str = "highest",
     ) -> None:
         super().__init__(
@@ -229,6 +242,7 @@ class _Conv(_Layer):
             bias,
             dtype,
             rng,
+            data_format,
             precision,
         )
 
@@ -254,6 +268,8 @@ class _ConvTranspose(_Layer):
         Of the parameters, and so of inputs and results.
     rng : numpy.random.Generator or int, optional
         Source of the filters: He initialisation, normal with variance 2 / fan_in. The bias is zero.
+    data_format : "channels_first" or "channels_last", default "channels_first"
+        As in ``conv{n}d``.
     precision : "highest", "high" or "medium", default "highest"
         As in ``conv{n}d``.
 
@@ -296,6 +312,7 @@ class _ConvTranspose(_Layer):
         *,
         dtype: DTypeLike = np.float32,
         rng: np.random.Generator | int | None = None,
+        data_format: str = "channels_first",
         precision: str = "highest",
     ) -> None:
         super().__init__(
@@ -309,6 +326,7 @@ class _ConvTranspose(_Layer):
             bias,
             dtype,
             rng,
+            data_format,
             precision,
         )
         self.output_padding = per_axis("output_padding", output_padding, self.ndim, 0)

@@ -39,6 +39,11 @@ groups : int, default 1
 dilation : int or {n} ints, default 1
     Pixels of the result from one tap to the next."""
 
+_DATA_FORMAT = """data_format : "channels_first" or "channels_last", default "channels_first"
+    Where images, gradients of images and results have their channels: with "channels_last", shapes
+    above that begin with (N, C) or (N, K) end with C or K instead, as in (N, {spatial}, C). Filters
+    keep their axes."""
+
 _ALGORITHM = """algorithm : str, default "auto"
     "direct" packs the operands and runs one register-tiled micro-kernel; "gemm" does so with the
     roles of pixels and filters exchanged; "planar" has pixels as lanes, for few channels to a
@@ -79,6 +84,7 @@ def _docstring(template: str, ndim: int) -> str:
     texts = {
         "geometry": _GEOMETRY,
         "transposed": _TRANSPOSED,
+        "data_format": _DATA_FORMAT,
         "algorithm": _ALGORITHM,
         "precision": _PRECISION,
         "out": _OUT,

@@ -16,7 +16,6 @@ from .functional import (
     check_grad_output,
     check_needs,
     conv_grad_bias,
-    image_shape,
     run_forward,
     run_grad_input,
     run_grad_weight,
@@ -27,6 +26,8 @@ from .geometry import (
     Padding,
     PerAxis,
     batched_shape,
+    image_shape,
+    is_channels_last,
     padding_form,
     per_axis,
     positive,
@@ -47,18 +48,21 @@ def transposed_geometry_of(
     output_padding: PerAxis,
     groups: SupportsIndex,
     dilation: PerAxis,
+    data_format: str,
     x_name: str = "x",
     weight_name: str = "weight",
 ) -> ConvGeometry:
+    channels_last = is_channels_last(data_format)
     return transposed_geometry(
         ndim,
-        batched_shape(x_name, x_shape, ndim),
+        batched_shape(x_name, x_shape, ndim, channels_last),
         tuple(weight_shape),
         per_axis("stride", stride, ndim, 1),
         padding_form(padding, ndim),
         per_axis("output_padding", output_padding, ndim, 0),
         positive("groups", groups),
         per_axis("dilation", dilation, ndim, 1),
+        channels_last,
         x_name,
         weight_name,
     )
@@ -75,6 +79,7 @@ def conv_transpose(
     groups: SupportsIndex = 1,
     dilation: PerAxis = 1,
     *,
+    data_format: str = "channels_first",
     algorithm: str = "auto",
     precision: str = "highest",
     out: Array | None = None,
@@ -93,6 +98,7 @@ def conv_transpose(
     bias : (K,) ndarray, optional
         Added to every pixel of its output channel.
     {transposed}
+    {data_format}
     {algorithm}
     {precision}
     {out}
@@ -117,9 +123,9 @@ def conv_transpose(
     """
     backend = backend_of({"x": x, "weight": weight}, bias)
     g = transposed_geometry_of(
-        ndim, x.shape, weight.shape, stride, padding, output_padding, groups, dilation
+        ndim, x.shape, weight.shape, stride, padding, output_padding, groups, dilation, data_format
     )
-    shape = image_shape(g.x_shape, ndim, x.shape)
+    shape = image_shape(g.x_shape, ndim, x.shape, g.channels_last)
     return run_grad_input(backend, g, x, weight, bias, shape, algorithm, precision, out)
 
 
@@ -134,6 +140,7 @@ def conv_transpose_grad_input(
     groups: SupportsIndex = 1,
     dilation: PerAxis = 1,
     *,
+    data_format: str = "channels_first",
     algorithm: str = "auto",
     precision: str = "highest",
     out: Array | None = None,
@@ -151,6 +158,7 @@ def conv_transpose_grad_input(
     input_shape : tuple of ints
         Shape of ``x``: (N, C, {spatial}) or (C, {spatial}).
     {transposed}
+    {data_format}
     {algorithm}
     {precision}
     {out}
@@ -184,9 +192,10 @@ def conv_transpose_grad_input(
         output_padding,
         groups,
         dilation,
+        data_format,
         x_name="input_shape",
     )
-    check_grad_output(grad_output, image_shape(g.x_shape, ndim, shape))
+    check_grad_output(grad_output, image_shape(g.x_shape, ndim, shape, g.channels_last))
     return run_forward(backend, g, grad_output, weight, None, shape, algorithm, precision, out)
 
 
@@ -201,6 +210,7 @@ def conv_transpose_grad_weight(
     groups: SupportsIndex = 1,
     dilation: PerAxis = 1,
     *,
+    data_format: str = "channels_first",
     algorithm: str = "auto",
     precision: str = "highest",
     out: Array | None = None,
@@ -216,6 +226,7 @@ def conv_transpose_grad_weight(
     weight_shape : tuple of ints
         Shape of the filters: (C, K/groups, {kernel}).
     {transposed}
+    {data_format}
     {algorithm}
     {precision}
     {out}
@@ -249,9 +260,10 @@ def conv_transpose_grad_weight(
         output_padding,
         groups,
         dilation,
+        data_format,
         weight_name="weight_shape",
     )
-    check_grad_output(grad_output, image_shape(g.x_shape, ndim, x.shape))
+    check_grad_output(grad_output, image_shape(g.x_shape, ndim, x.shape, g.channels_last))
     return run_grad_weight(backend, g, x, grad_output, shape, algorithm, precision, out)
 
 
@@ -267,6 +279,7 @@ def conv_transpose_backward(
     dilation: PerAxis = 1,
     *,
     needs: Needs = (True, True, True),
+    data_format: str = "channels_first",
     algorithm: str = "auto",
     precision: str = "highest",
 ) -> Gradients:
@@ -283,6 +296,7 @@ def conv_transpose_backward(
     {transposed}
     needs : 3 booleans, default (True, True, True)
         Which gradients are wanted; the others are not computed.
+    {data_format}
     {algorithm}
     {precision}
 
@@ -306,9 +320,9 @@ def conv_transpose_backward(
     """
     backend = backend_of({"grad_output": grad_output, "x": x, "weight": weight})
     g = transposed_geometry_of(
-        ndim, x.shape, weight.shape, stride, padding, output_padding, groups, dilation
+        ndim, x.shape, weight.shape, stride, padding, output_padding, groups, dilation, data_format
     )
-    check_grad_output(grad_output, image_shape(g.x_shape, ndim, x.shape))
+    check_grad_output(grad_output, image_shape(g.x_shape, ndim, x.shape, g.channels_last))
     of_x, of_weight, of_bias = check_needs(needs)
     # Says what is wrong before anything is computed.
     backend.choose("forward", g, x, algorithm, precision)
@@ -316,7 +330,7 @@ def conv_transpose_backward(
     return (
         run_forward(backend, g, dy, weight, None, x.shape, *how) if of_x else None,
         run_grad_weight(backend, g, x, dy, weight.shape, *how) if of_weight else None,
-        conv_grad_bias(ndim, dy) if of_bias else None,
+        conv_grad_bias(ndim, dy, data_format=data_format) if of_bias else None,
     )
 
 

@@ -155,6 +155,29 @@ def test_transposed(case, rng):
     check(y, expected, "float32")
 
 
+@pytest.mark.parametrize(
+    ("case", "algorithm"),
+    [(case, "reference") for case in FEW[:12:3]]
+    + [(TILES[2], algorithm) for algorithm in ("gemm", "planar")],
+    ids=str,
+)
+def test_channels_last(case, algorithm, rng):
+    x, w = data(rng, case.x_shape, "f4"), data(rng, case.weight_shape, "f4")
+    b = data(rng, case.filters, "f4")
+    expected = reference.conv(x, w, b, **case.geometry)
+    dy = data(rng, expected.shape, "f4")
+    options = {**case.geometry, "algorithm": algorithm, "data_format": "channels_last"}
+    on_device = [cuda.to_device(np.ascontiguousarray(np.moveaxis(a, 1, -1))) for a in (x, dy)]
+    filters, bias = cuda.to_device(w), cuda.to_device(b)
+    y = function("conv", case.ndim)(on_device[0], filters, bias, **options)
+    check(y, np.moveaxis(expected, 1, -1), "float32")
+    dx, dw, db = function("conv_backward", case.ndim)(*on_device[::-1], filters, **options)
+    dx_expected = reference.conv_grad_input(dy, w, case.x_shape, **case.geometry)
+    check(dx, np.moveaxis(dx_expected, 1, -1), "float32")
+    check(dw, reference.conv_grad_weight(dy, x, case.weight_shape, **case.geometry), "float32")
+    check(db, dy.astype("f8").sum(axis=(0, *range(2, dy.ndim))), "float32")
+
+
 @pytest.mark.parametrize("ndim", [1, 2, 3])
 def test_without_a_batch_axis(ndim, rng):
     x, w = data(rng, (2, *(5, 6, 4)[:ndim]), "f4"), data(rng, (3, 2, *(2, 3, 2)[:ndim]), "f4")

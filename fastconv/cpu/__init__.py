@@ -3,7 +3,7 @@
     forward(x, weight, bias, geometry, out, algorithm)
     grad_input(grad_output, weight, bias, geometry, out, algorithm)
     grad_weight(grad_output, x, geometry, out, algorithm)
-    grad_bias(grad_output, shape)
+    grad_bias(grad_output, shape, channels_last)
 
 Arrays come as the caller has them, but checked; ``choose`` has said which algorithm, and ``out`` is
 from ``result_like`` and is written whole. ``grad_input`` adds a bias because a transposed
@@ -40,6 +40,9 @@ from .engine import Engine
 Array = NDArray[Any]
 ONES = (1, 1, 1)
 
+# Rows of pixels that ``grad_bias`` adds up one after the other.
+ROWS_SUMMED = 256
+
 # The engines: for forward and grad_input, and for grad_weight.
 _CORRELATE = {
     "depthwise": depthwise.correlate,
@@ -68,8 +71,8 @@ def forward(
 ) -> None:
     """Correlate ``x`` with ``weight``."""
     g = geometry
-    x, weight, out = x.reshape(g.x_shape), weight.reshape(g.weight_shape), out.reshape(g.y_shape)
-    bias = _contiguous(bias)
+    x, out = _image(x, g.x_shape, g), _image(out, g.y_shape, g)
+    weight, bias = weight.reshape(g.weight_shape), _contiguous(bias)
     if algorithm == "reference":
         _reference(reference.forward, (x, weight, _bias(bias, out)), g, out)
     else:
@@ -86,8 +89,8 @@ def grad_input(
 ) -> None:
     """Correlate ``grad_output`` with the flipped filters, their two channel axes swapped."""
     g = geometry
-    grad_output, weight = grad_output.reshape(g.y_shape), weight.reshape(g.weight_shape)
-    out, bias = out.reshape(g.x_shape), _contiguous(bias)
+    grad_output, out = _image(grad_output, g.y_shape, g), _image(out, g.x_shape, g)
+    weight, bias = weight.reshape(g.weight_shape), _contiguous(bias)
     if algorithm == "reference":
         _reference(reference.grad_input, (grad_output, weight, _bias(bias, out)), g, out)
         return
@@ -130,7 +133,7 @@ def grad_weight(
     if g.batch == 0:
         out[...] = 0
         return
-    grad_output, x = grad_output.reshape(g.y_shape), x.reshape(g.x_shape)
+    grad_output, x = _image(grad_output, g.y_shape, g), _image(x, g.x_shape, g)
     out = out.reshape(g.weight_shape)
     if algorithm == "reference":
         _reference(reference.grad_weight, (grad_output, x), g, out)
@@ -138,11 +141,22 @@ def grad_weight(
         _WEIGHT[algorithm](grad_output, x, None, out, g.stride, g.before, g.dilation)
 
 
-def grad_bias(grad_output: Array, shape: Ints) -> Array:
-    """Sum ``grad_output``, which is of this shape but for a missing batch axis, by channel."""
+def grad_bias(grad_output: Array, shape: Ints, channels_last: bool) -> Array:
+    """Sum ``grad_output`` by channel; of this shape (N, K, *spatial), but for the caller's order
+    of axes and a missing batch.
+    """
+    batch, filters, pixels = *shape[:2], prod(shape[2:])
+    if channels_last:
+        return _sum_rows(grad_output.reshape(batch * pixels, filters))
     # Pixels first: NumPy adds along a contiguous axis pairwise, so long sums lose little.
-    pixels = grad_output.reshape(*shape[:2], prod(shape[2:])).sum(axis=2)
-    return np.asarray(pixels.sum(axis=0))
+    return np.asarray(grad_output.reshape(batch, filters, pixels).sum(axis=2).sum(axis=0))
+
+
+def _sum_rows(rows: Array) -> Array:
+    """Sum over the first axis, by pieces: NumPy would add one row after the other."""
+    while len(rows) > ROWS_SUMMED:
+        rows = np.add.reduceat(rows, np.arange(0, len(rows), ROWS_SUMMED), axis=0)
+    return np.asarray(rows.sum(axis=0))
 
 
 def requirements(
@@ -150,7 +164,8 @@ def requirements(
 ) -> tuple[int, int, int]:
     """Floating-point operations, numbers of scratch memory, and threads of a map."""
     # Never touched, so that they take no memory.
-    x, w, y = (np.empty(shape, dtype) for shape in (g.x_shape, g.weight_shape, g.y_shape))
+    x, y = (_empty_image(shape, dtype, g) for shape in (g.x_shape, g.y_shape))
+    w = np.empty(g.weight_shape, dtype)
     if map_name == "grad_weight":
         plans = [_WEIGHT[algorithm].plan(y, x, w, g.stride, g.before, g.dilation)]
     elif map_name == "forward":
@@ -166,6 +181,20 @@ def requirements(
         max((plan.work for plan in plans), default=0),
         max((driver.threads_of(plan) for plan in plans), default=1),
     )
+
+
+def _image(array: Array, grouped: Ints, g: ConvGeometry) -> Array:
+    """View of an image as the caller has it, of this shape (N, G, C/G, D, H, W)."""
+    if not g.channels_last:
+        return array.reshape(grouped)
+    batch, groups, channels, *spatial = grouped
+    return array.reshape(batch, *spatial, groups, channels).transpose(0, 4, 5, 1, 2, 3)
+
+
+def _empty_image(grouped: Ints, dtype: np.dtype[Any], g: ConvGeometry) -> Array:
+    batch, channels, spatial = grouped[0], grouped[1] * grouped[2], grouped[3:]
+    shape = (batch, *spatial, channels) if g.channels_last else (batch, channels, *spatial)
+    return _image(np.empty(shape, dtype), grouped, g)
 
 
 def _contiguous(bias: Array | None) -> Array | None:

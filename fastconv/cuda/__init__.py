@@ -3,7 +3,7 @@
     forward(x, weight, bias, geometry, out, algorithm)
     grad_input(grad_output, weight, bias, geometry, out, algorithm)
     grad_weight(grad_output, x, geometry, out, algorithm)
-    grad_bias(grad_output, shape)
+    grad_bias(grad_output, shape, channels_last)
 
 Results are arrays of the first argument's library, computed on that library's current stream;
 nothing is copied between host and device.
@@ -111,7 +111,11 @@ def forward(
 ) -> None:
     """Correlate ``x`` with ``weight``."""
     g, ndim = geometry, len(weight.shape) - 2
-    seen, filters, y = _image(x, ndim, g.x_shape), _filters(weight, g), _image(out, ndim, g.y_shape)
+    seen, y = (
+        _image(x, ndim, g.x_shape, g.channels_last),
+        _image(out, ndim, g.y_shape, g.channels_last),
+    )
+    filters = _filters(weight, g)
     if algorithm == "reference":
         _reference(reference.forward, (seen, filters, y), bias, g, x)
     else:
@@ -131,7 +135,10 @@ def grad_input(
 ) -> None:
     """Correlate ``grad_output`` with the flipped filters, their two channel axes swapped."""
     g, ndim = geometry, len(weight.shape) - 2
-    dy, dx = _image(grad_output, ndim, g.y_shape), _image(out, ndim, g.x_shape)
+    dy, dx = (
+        _image(grad_output, ndim, g.y_shape, g.channels_last),
+        _image(out, ndim, g.x_shape, g.channels_last),
+    )
     filters = _filters(weight, g)
     if algorithm == "reference":
         _reference(reference.grad_input, (dy, filters, dx), bias, g, grad_output)
@@ -153,8 +160,8 @@ def grad_weight(
     """Correlate ``x`` with ``grad_output``."""
     g, ndim = geometry, len(out.shape) - 2
     dy, seen, dw = (
-        _image(grad_output, ndim, g.y_shape),
-        _image(x, ndim, g.x_shape),
+        _image(grad_output, ndim, g.y_shape, g.channels_last),
+        _image(x, ndim, g.x_shape, g.channels_last),
         _filters(out, g),
     )
     if algorithm == "reference" or g.batch == 0:
@@ -163,12 +170,14 @@ def grad_weight(
         _WEIGHT[algorithm](dy, seen, dw, g.stride, g.before, g.dilation, x)
 
 
-def grad_bias(grad_output: Array, shape: Ints) -> Array:
-    """Sum ``grad_output``, which is of this shape but for a missing batch axis, by channel."""
+def grad_bias(grad_output: Array, shape: Ints, channels_last: bool) -> Array:
+    """Sum ``grad_output`` by channel; of this shape (N, K, *spatial), but for the caller's order
+    of axes and a missing batch.
+    """
     batch, channels, *spatial = shape
     out = empty_like(grad_output, (channels,))
     grouped = (batch, 1, channels, *[1] * (3 - len(spatial)), *spatial)
-    dy = _image(grad_output, len(spatial), grouped)
+    dy = _image(grad_output, len(spatial), grouped, channels_last)
     db = operand(out)
     arguments = (dy.pointer, db.pointer, dy.strides, dy.shape)
     stream = stream_of(grad_output)
@@ -217,12 +226,13 @@ def _ranges(taps: tuple[slice, ...], kernel: Ints) -> tuple[range, ...]:
     return tuple([range(n)[axis] for axis, n in zip(taps, kernel, strict=True)])
 
 
-def _image(array: Array, ndim: int, grouped: Ints) -> Operand:
-    """An image (N, C, *spatial), with or without N, as (N, G, C/G, D, H, W)."""
+def _image(array: Array, ndim: int, grouped: Ints, channels_last: bool) -> Operand:
+    """An image as the caller has it, with or without N, as (N, G, C/G, D, H, W)."""
     whole = operand(array)
     strides = whole.strides
     batch = strides[0] if len(strides) == ndim + 2 else 0
-    channel, *spatial = strides[-1 - ndim :]
+    inner = strides[-1 - ndim :]
+    channel, *spatial = (inner[-1], *inner[:-1]) if channels_last else inner
     strides = (batch, grouped[2] * channel, channel, *[0] * (3 - ndim), *spatial)
     return whole._replace(shape=grouped, strides=strides)
 
