@@ -4,7 +4,8 @@
 
 where ``x`` is zero outside and p and r run over all spatial axes. The filters are packed into
 panels first, a lane for each ``k``; then every task takes a block of output pixels through them:
-see the block of ``x``, accumulate, unpack the sums into ``y``.
+see the block of ``x``, accumulate, unpack the sums into ``y``; where filters are neighbours in
+``y``, the sums are written there at once.
 """
 
 from math import prod
@@ -13,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from ..host import L2_BYTES, VECTOR_BITS
-from .blocks import Ints, Tables, block_shape, columns, offsets, runs, spread
+from .blocks import Ints, Table, Tables, block_shape, columns, offsets, runs, spread
 from .driver import Plan
 from .engine import Engine
 from .image import BLOCK_FIELDS, BLOCK_TABLE, IMAGE_FIELDS, PIXELS, RESULT, ImageBlocks, see_block
 from .kernel import Kernel
 from .packing import pack_panel, unpack_panel
-from .simd import lanes, load, load_first, pointer, store
+from .simd import element, lanes, load_first, pointer, store
 from .tile import MAX_COLS, ROWS, accumulate
 from .views import Layout
 
@@ -44,10 +45,11 @@ from .views import Layout
     Y_OFFSETS,
     Y_RUNS,
     Y_STEP,
+    IN_PLACE,  # whether whole panels of sums are written to y at once
     SLOTS,  # where in `work` the slots begin, how far apart they are, where in one the slab is
     SLOT,
     SLAB,
-) = range(IMAGE_FIELDS, IMAGE_FIELDS + 22)
+) = range(IMAGE_FIELDS, IMAGE_FIELDS + 23)
 
 
 @Kernel
@@ -92,10 +94,32 @@ def correlate_block(task, slot, size, table, x, weight, bias, y, work):
     image = see_block(x, size, table, block, group, 0, size[CHANNELS], slab)
     for part in range(share * panels // size[SHARES], (share + 1) * panels // size[SHARES]):
         panel = pointer(work, (group * panels + part) * (depth + 1) * row)
-        for i in range(pixels):
-            for j in range(0, row, width):
-                store(sums, i * row + j, load(panel, j))
         steps = pointer(panel, row)
+        first = part * row
+        result = pointer(y, group * size[Y_GROUP] + first * size[Y_FILTER] + table[block + RESULT])
+        valid = size[FILTERS] - first
+        if size[IN_PLACE] and valid >= row:
+            run, i = size[Y_RUNS], 0
+            while i < pixels:
+                run += 1
+                length = min(element(table, run), pixels) - i
+                accumulate(
+                    image,
+                    table,
+                    size[X_PIXELS] + i,
+                    length,
+                    size[X_STEPS],
+                    depth,
+                    steps,
+                    None,
+                    panel,
+                    pointer(result, element(table, size[Y_OFFSETS] + i)),
+                    size[Y_STEP],
+                    False,
+                    cols,
+                )
+                i += length
+            continue
         accumulate(
             image,
             table,
@@ -105,14 +129,12 @@ def correlate_block(task, slot, size, table, x, weight, bias, y, work):
             depth,
             steps,
             None,
+            panel,
             sums,
             row,
-            True,
+            False,
             cols,
         )
-        first = part * row
-        result = pointer(y, group * size[Y_GROUP] + first * size[Y_FILTER] + table[block + RESULT])
-        valid = size[FILTERS] - first
         unpack_panel(
             sums,
             cols,
@@ -125,6 +147,15 @@ def correlate_block(task, slot, size, table, x, weight, bias, y, work):
             size[Y_RUNS],
             size[Y_STEP],
         )
+
+
+def _writes_in_place(y: Layout, runs: Table) -> bool:
+    """Whether sums go to ``y`` and nowhere else: filters are neighbours there, and pixels lie in
+    runs so long that few rows of the micro-kernel are lost to their ends.
+    """
+    lengths = np.diff(runs)
+    rows = int((-(-lengths // ROWS) * ROWS).sum())
+    return y.strides[2] == 1 and rows <= 1.1 * int(lengths.sum())
 
 
 @Engine
@@ -162,6 +193,7 @@ def correlate(
     tables = Tables()
     w_offsets = offsets((channels, *taps), w.strides[2:])
     y_offsets = offsets(block, (y.strides[0], *y.strides[3:]))
+    y_runs = runs(y_offsets, y.strides[5])
     block_table = tables.add(image.blocks)
     slots = groups * panels * (depth + 1) * row
     slot = spread(sums + image.slab + width, width)
@@ -182,8 +214,9 @@ def correlate(
         tables.add(image.pixels),
         tables.add(image.steps),
         tables.add(y_offsets),
-        tables.add(runs(y_offsets, y.strides[5])),
+        tables.add(y_runs),
         y.strides[5],
+        int(_writes_in_place(y, y_runs)),
         slots,
         slot,
         sums,

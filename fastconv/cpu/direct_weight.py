@@ -116,6 +116,7 @@ def grad_share(task, slot, size, table, dy, x, unused, dw, work):
                 pixels,
                 panel,
                 None,
+                None,
                 pointer(work, (whole * shares + share) * size[SUMS]),
                 row,
                 number > start,

@@ -123,6 +123,7 @@ def multiply_block(task, slot, size, table, x, weight, bias, y, work):
                 depth,
                 panel,
                 pointer(bias, group * filters + k),
+                None,
                 out,
                 size[Y_FILTER] if in_line else pitch,
                 False,

@@ -11,12 +11,12 @@ import numpy as np
 
 from .blocks import Ints, Table, corners, offsets, spread
 from .kernel import device
-from .packing import pack_image
+from .packing import pack_image, pack_pixels
 from .simd import element, pointer
 from .views import Layout
 
 # Fields of `size` that describe the image; a kernel's own follow from IMAGE_FIELDS on.
-PADDED, X_GROUP, X_STRIDES, EXTENTS, PITCH, BLOCK_TABLE, IMAGE_FIELDS = 0, 1, 2, 7, 10, 14, 15
+PADDED, X_GROUP, X_STRIDES, EXTENTS, PITCH, BLOCK_TABLE, IMAGE_FIELDS = 0, 1, 2, 7, 10, 15, 16
 
 # Fields of a block's row in the table.
 PIXELS, WINDOW, IMAGE, IMAGES, CORNER, BOX, RESULT, BLOCK_FIELDS = 0, 1, 2, 3, 4, 7, 10, 11
@@ -59,13 +59,11 @@ class ImageBlocks:
             for b, p, s, r, n in zip(before, pixels[1:], stride, reach, extents, strict=True)
         )
         box = [(p - 1) * s + r for p, s, r in zip(block[1:], stride, reach, strict=True)]
-        lines = (box[1] * box[2], box[2])
-        channel = spread(prod(box), width)
-        self.slab = block[0] * channels * channel if self.padded else 0
-        pitch = (channels * channel, channel, *lines)
+        pitch = _pitch(channels, box, x.strides[2] == 1, width)
+        self.slab = block[0] * pitch[0] if self.padded else 0
 
         x_strides = (x.strides[0], *x.strides[2:])
-        seen = (*pitch, 1) if self.padded else x_strides
+        seen = pitch if self.padded else x_strides
         self.pixels = offsets(block, (seen[0], *np.multiply(seen[2:], stride).tolist()))
         self.steps = offsets(
             (channels, *taps), (seen[1], *np.multiply(seen[2:], dilation).tolist())
@@ -101,6 +99,16 @@ class ImageBlocks:
         return (*self._fields, block_table)
 
 
+def _pitch(channels: int, box: list[int], channels_last: bool, width: int) -> Ints:
+    """Strides (n, c, d, h, w) of a packed block, its channels neighbours where they are in x."""
+    if channels_last:
+        pixel = channels if channels < width else spread(channels, width)
+        image = spread(prod(box) * pixel, width)
+        return (image, 1, box[1] * box[2] * pixel, box[2] * pixel, pixel)
+    channel = spread(prod(box), width)
+    return (channels * channel, channel, box[1] * box[2], box[2], 1)
+
+
 @device
 def see_block(x, size, table, block, group, channel, channels, slab):
     """Pointer from which the offsets of a block count, after packing it into ``slab`` if needed.
@@ -111,21 +119,21 @@ def see_block(x, size, table, block, group, channel, channels, slab):
     first = pointer(x, group * size[X_GROUP] + channel * size[X_STRIDES + 1])
     if not size[PADDED]:
         return pointer(first, element(table, block + WINDOW))
-    pack_image(
-        pointer(first, table[block + IMAGE]),
-        (
-            size[X_STRIDES],
-            size[X_STRIDES + 1],
-            size[X_STRIDES + 2],
-            size[X_STRIDES + 3],
-            size[X_STRIDES + 4],
-        ),
-        (size[EXTENTS], size[EXTENTS + 1], size[EXTENTS + 2]),
-        (table[block + CORNER], table[block + CORNER + 1], table[block + CORNER + 2]),
-        table[block + IMAGES],
-        channels,
-        (table[block + BOX], table[block + BOX + 1], table[block + BOX + 2]),
-        slab,
-        (size[PITCH], size[PITCH + 1], size[PITCH + 2], size[PITCH + 3]),
+    source = pointer(first, table[block + IMAGE])
+    strides = (
+        size[X_STRIDES],
+        size[X_STRIDES + 1],
+        size[X_STRIDES + 2],
+        size[X_STRIDES + 3],
+        size[X_STRIDES + 4],
     )
+    extents = size[EXTENTS], size[EXTENTS + 1], size[EXTENTS + 2]
+    corner = table[block + CORNER], table[block + CORNER + 1], table[block + CORNER + 2]
+    images = table[block + IMAGES]
+    box = table[block + BOX], table[block + BOX + 1], table[block + BOX + 2]
+    pitch = size[PITCH], size[PITCH + 1], size[PITCH + 2], size[PITCH + 3], size[PITCH + 4]
+    if size[PITCH + 1] == 1:
+        pack_pixels(source, strides, extents, corner, images, channels, box, slab, pitch)
+    else:
+        pack_image(source, strides, extents, corner, images, channels, box, slab, pitch)
     return slab

@@ -1,6 +1,7 @@
 """Packing: everything about a convolution that is not arithmetic.
 
 ``pack_image``   a block of the image with its zero padding made real
+``pack_pixels``  the same where channels are neighbours
 ``pack_panel``   rows of filters or gradients, one vector lane each, for ``tile.accumulate``
 ``unpack_panel`` the way back: finished sums into the result
 
@@ -95,9 +96,8 @@ def pack_image(source, strides, extents, corner, images, channels, box, target, 
         Distances in ``source``, in elements.
     extents, corner, box : (d, h, w)
         Size of the image, first coordinate of the box in it, size of the box.
-    target : pointer to (images, channels, *box), each channel ``pitch[1]`` elements, each image
-        ``pitch[0]`` and each plane and line ``pitch[2]`` and ``pitch[3]``; less than a vector is
-        written past a line, which the next one covers
+    target : pointer to (images, channels, *box), of strides ``pitch``, the last 1; less than a
+        vector is written past a line, which the next one covers
     """
     width = lanes(target)
     start, stop = inside(corner[2], 1, extents[2], box[2])
@@ -135,13 +135,47 @@ def pack_image(source, strides, extents, corner, images, channels, box, target, 
 
 
 @device
+def pack_pixels(source, strides, extents, corner, images, channels, box, target, pitch):
+    """Like ``pack_image``, for strides of 1 along the channels of ``source`` and ``target``."""
+    width = lanes(target)
+    start, stop = inside(corner[2], 1, extents[2], box[2])
+    whole = channels - channels % width
+    for n in range(images):
+        for d in range(box[0]):
+            z = corner[0] + d
+            for h in range(box[1]):
+                y = corner[1] + h
+                line = pointer(target, n * pitch[0] + d * pitch[2] + h * pitch[3])
+                if not (0 <= z < extents[0] and 0 <= y < extents[1]):
+                    clear(line, box[2] * pitch[4])
+                    continue
+                clear(line, start * pitch[4])
+                clear(pointer(line, stop * pitch[4]), (box[2] - stop) * pitch[4])
+                offset = n * strides[0] + z * strides[2] + y * strides[3]
+                first = pointer(source, offset + (corner[2] + start) * strides[4])
+                place = pointer(line, start * pitch[4])
+                if strides[4] == channels and pitch[4] == channels:
+                    copy_line(first, 1, (stop - start) * channels, place, 1)
+                    continue
+                for w in range(stop - start):
+                    for c in range(0, whole, width):
+                        store(place, w * pitch[4] + c, load(first, w * strides[4] + c))
+                    if whole < channels:
+                        rest = load_first(first, w * strides[4] + whole, channels - whole)
+                        store_first(place, w * pitch[4] + whole, rest, channels - whole)
+
+
+@device
 def pack_lanes(source, step, distance, used, count, target, row):
     """``target[i * row + lane] = source[i * step + lane * distance]``, 0 from lane ``used`` on.
 
     For ``count`` values of i and one vector of lanes.
     """
     width = lanes(target)
-    if distance == 1:
+    if distance == 1 and used == width:
+        for i in range(count):
+            store(target, i * row, load(source, i * step))
+    elif distance == 1:
         for i in range(count):
             store(target, i * row, load_first(source, i * step, used))
     elif (step == 1 or step == -1) and count >= width and used == width:
@@ -223,7 +257,10 @@ def unpack_lanes(source, row, count, target, step, distance, used):
     For ``count`` values of i.
     """
     width = lanes(source)
-    if distance == 1:
+    if distance == 1 and used == width:
+        for i in range(count):
+            store(target, i * step, load(source, i * row))
+    elif distance == 1:
         for i in range(count):
             store_first(target, i * step, load(source, i * row), used)
     elif (step == 1 or step == 2) and count >= width and used == width:
@@ -349,6 +386,12 @@ def pack_panel(source, distance, valid, table, offsets, runs, step, count, targe
     """
     width = lanes(target)
     row = cols * width
+    if distance == 1 and valid >= row:
+        for i in range(count):
+            piece = pointer(source, element(table, offsets + i))
+            for first in range(0, row, width):
+                store(target, i * row + first, load(piece, first))
+        return
     for first in range(0, row, width):
         used = min(max(valid - first, 0), width)
         base = pointer(source, first * distance)
@@ -379,6 +422,12 @@ def unpack_panel(source, cols, count, target, distance, valid, table, offsets, r
     """
     width = lanes(source)
     row = cols * width
+    if distance == 1 and valid >= row:
+        for i in range(count):
+            place = pointer(target, element(table, offsets + i))
+            for first in range(0, row, width):
+                store(place, first, load(source, i * row + first))
+        return
     for first in range(0, min(valid, row), width):
         used = min(valid - first, width)
         base = pointer(target, first * distance)

@@ -34,18 +34,19 @@ STEPS = 2 * L1_BYTES // 3 // (MAX_COLS * VECTOR_BITS // 8)
 
 @inline
 def _accumulate_rows(
-    x, table, rows, last_row, steps, depth, panel, bias, first, out, pitch, add, cols
+    x, table, rows, last_row, steps, depth, panel, down, across, first, out, pitch, add, cols
 ):
     # x[rows[i] + steps[s]] for ROWS rows; rows past the last one repeat it and are not written.
     width = lanes(out)
     acc = tile(out, ROWS, MAX_COLS)
     row = tile(out, 1, MAX_COLS)
     for i in range(ROWS):
-        if bias is None:
-            begin = zero(out)
-        else:
-            begin = zero(out) if add else broadcast(bias, first + min(i, last_row - rows))
         for j in range(cols):
+            begin = zero(out)
+            if down is not None and not add:
+                begin = broadcast(down, first + min(i, last_row - rows))
+            if across is not None and not add:
+                begin = load(across, j * width)
             acc[i, j] = begin
     for s in range(depth):
         for j in range(cols):
@@ -63,7 +64,7 @@ def _accumulate_rows(
 
 
 @device
-def accumulate(x, table, rows, count, steps, depth, panel, bias, out, pitch, add, cols):
+def accumulate(x, table, rows, count, steps, depth, panel, down, across, out, pitch, add, cols):
     """``out[i, :] (+)= sum_s x[table[rows + i] + table[steps + s]] * panel[s, :]``.
 
     Parameters
@@ -74,8 +75,10 @@ def accumulate(x, table, rows, count, steps, depth, panel, bias, out, pitch, add
         Holds ``count`` row offsets from index ``rows`` and ``depth`` step offsets from ``steps``.
     panel : pointer to (depth, cols * lanes)
         One row per step.
-    bias : pointer to (count,), or None
-        What the sum of each row begins with, unless it is added to ``out``.
+    down : pointer to (count,), or None
+        What the sums of each row begin with, unless they are added to ``out``.
+    across : pointer to (cols * lanes,), or None
+        The same for each column; not both.
     out : pointer to (count, cols * lanes), rows ``pitch`` numbers apart
         Sums of at most ``STEPS`` products are added to it at a time, which also keeps the
         rounding error of long reductions low.
@@ -95,17 +98,17 @@ def accumulate(x, table, rows, count, steps, depth, panel, bias, out, pitch, add
             # The literal unrolls the loops over a tile's columns.
             if cols == 4:
                 _accumulate_rows(
-                    x, table, row, last, step, length, part, bias, i, place, pitch, more, 4
+                    x, table, row, last, step, length, part, down, across, i, place, pitch, more, 4
                 )
             elif cols == 3:
                 _accumulate_rows(
-                    x, table, row, last, step, length, part, bias, i, place, pitch, more, 3
+                    x, table, row, last, step, length, part, down, across, i, place, pitch, more, 3
                 )
             elif cols == 2:
                 _accumulate_rows(
-                    x, table, row, last, step, length, part, bias, i, place, pitch, more, 2
+                    x, table, row, last, step, length, part, down, across, i, place, pitch, more, 2
                 )
             else:
                 _accumulate_rows(
-                    x, table, row, last, step, length, part, bias, i, place, pitch, more, 1
+                    x, table, row, last, step, length, part, down, across, i, place, pitch, more, 1
                 )

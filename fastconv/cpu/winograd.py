@@ -188,6 +188,7 @@ def winograd_block(task, slot, size, table, x, weight, bias, y, work):
                 size[CHANNELS],
                 pointer(panel, point * depth * row),
                 None,
+                None,
                 pointer(sums, point * sums_plane),
                 row,
                 False,

@@ -169,6 +169,7 @@ def winograd_share(task, slot, size, table, dy, x, unused, dw, work):
                     tiles,
                     pointer(taps, point * taps_plane),
                     None,
+                    None,
                     pointer(sums, point * sums_plane),
                     row,
                     begin > start,
