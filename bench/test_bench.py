@@ -5,11 +5,12 @@ from contextlib import ExitStack
 import numba
 import pytest
 
-from fastconv.bench.contestant import Fastconv, Operands
+from fastconv.bench.contestant import Operands
 from fastconv.bench.peers import PEERS, load_peers
+from fastconv.bench.runner import ours
 from fastconv.bench.suites import MAPS, SUITES, layers_of
 
-CONTESTANTS = [Fastconv(), *load_peers(list(PEERS), numba.get_num_threads())[0]]
+CONTESTANTS = [*ours(), *load_peers(list(PEERS), numba.get_num_threads())[0]]
 
 CASES = [
     pytest.param(layer, name, contestant, id=f"{layer.name}-{name}-{contestant.name}")

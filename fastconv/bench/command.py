@@ -12,10 +12,10 @@ import numba
 
 from ..progress import progress
 from . import cuda, machine, plot, report
-from .contestant import Contestant, Fastconv
+from .contestant import Contestant
 from .peers import PEERS, load_peers
 from .results import Record, Results
-from .runner import LEAST_ROUNDS, Runner, algorithms
+from .runner import LEAST_ROUNDS, Runner, ours
 from .suites import MAPS, SUITES, Layer, layers_of
 
 if TYPE_CHECKING:
@@ -106,12 +106,12 @@ def _measure(arguments: argparse.Namespace, paths: Sequence[Contestant]) -> Resu
     contestants, left_out = load_peers(asked, threads)
     for peer, reason in left_out.items():
         print(f"{peer} is left out: {reason}")
-    ours: list[Contestant] = [Fastconv(), *(algorithms() if arguments.algorithms else ())]
     packages = tuple(package for peer in asked for package in PEERS[peer][0])
     found = machine.measure(packages)
     suites = list(dict.fromkeys(chain(*arguments.suite))) if arguments.suite else list(SUITES)
     rounds = LEAST_ROUNDS if arguments.quick else arguments.rounds
-    runner = Runner([*ours, *paths, *contestants], threads, rounds, arguments.seconds)
+    taking_part = [*ours(arguments.algorithms), *paths, *contestants]
+    runner = Runner(taking_part, threads, rounds, arguments.seconds)
     todo = list(product(_layers(suites, arguments.quick), arguments.map or MAPS))
     records: list[Record] = []
     try:

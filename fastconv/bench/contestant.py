@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 import fastconv
 
 from ..plan import cpu as plan
+from .results import our_name
 from .suites import Layer
 
 Array = NDArray[Any]
@@ -63,6 +64,10 @@ class Contestant(ABC):
     def supports(self, layer: Layer, map_name: str) -> bool:
         """Whether it can compute this map of this layer."""
 
+    def choice(self, layer: Layer, map_name: str) -> str:
+        """The algorithm of ours that computes this map, if it is us."""
+        return ""
+
     @abstractmethod
     def prepare(self, layer: Layer, map_name: str, operands: Operands) -> Call:
         """A call without arguments that computes the map, everything set up beforehand."""
@@ -73,30 +78,44 @@ class Contestant(ABC):
 
 
 class Fastconv(Contestant):
-    """This package, through its public functions."""
+    """This package, through its public functions, in one of its layouts."""
 
     peer = "fastconv"
 
-    def __init__(self, algorithm: str = "auto") -> None:
+    def __init__(self, algorithm: str = "auto", channels_last: bool = False) -> None:
         self.algorithm = algorithm
-        self.name = "fastconv" if algorithm == "auto" else f"fastconv {algorithm}"
+        self._data_format = "channels_last" if channels_last else "channels_first"
+        self.name = our_name(algorithm, channels_last)
 
     def supports(self, layer: Layer, map_name: str) -> bool:
         try:
-            plan.choose(map_name, layer.geometry, np.dtype(np.float32), self.algorithm)
+            self.choice(layer, map_name)
         except ValueError:
             return False
         return True
 
+    def choice(self, layer: Layer, map_name: str) -> str:
+        channels_last = self._data_format == "channels_last"
+        geometry = replace(layer.geometry, channels_last=channels_last)
+        return plan.choose(map_name, geometry, np.dtype(np.float32), self.algorithm)
+
     def prepare(self, layer: Layer, map_name: str, operands: Operands) -> Call:
         conv = f"conv{layer.ndim}d"
         axes = (layer.stride, layer.padding, layer.dilation, layer.groups)
-        algorithm = self.algorithm
+        how = {"algorithm": self.algorithm, "data_format": self._data_format}
         x, weight, dy = operands.x, operands.weight, operands.dy
+        if self._data_format == "channels_last":
+            x, dy = (np.ascontiguousarray(np.moveaxis(array, 1, -1)) for array in (x, dy))
         if map_name == "forward":
             forward = getattr(fastconv, conv)
-            return lambda: forward(x, weight, None, *axes, algorithm=algorithm)
+            return lambda: forward(x, weight, None, *axes, **how)
         gradient = getattr(fastconv, f"{conv}_{map_name}")
         if map_name == "grad_input":
-            return lambda: gradient(dy, weight, layer.x_shape, *axes, algorithm=algorithm)
-        return lambda: gradient(dy, x, layer.weight_shape, *axes, algorithm=algorithm)
+            return lambda: gradient(dy, weight, x.shape, *axes, **how)
+        return lambda: gradient(dy, x, layer.weight_shape, *axes, **how)
+
+    def to_numpy(self, result: Any, layer: Layer, map_name: str) -> Array:
+        array = np.asarray(result)
+        if self._data_format == "channels_first" or map_name == "grad_weight":
+            return array
+        return np.moveaxis(array, -1, 1)

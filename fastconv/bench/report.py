@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from .machine import Machine
-from .results import OURS, Record, Results
+from .results import OURS, Record, Results, our_name
 from .suites import MAPS
 
 NOTHING = "-"
@@ -85,12 +85,13 @@ def _milliseconds(seconds: float) -> str:
 
 def layer_table(results: Results, shapes: bool = False) -> Table:
     """Every layer and map: our time and speed, and the ratio of each peer's best time to it."""
-    header = ["layer", *(["shape"] if shapes else []), "map", "algorithm"]
+    header = ["layer", *(["shape"] if shapes else []), "map", "channels", "algorithm"]
     words = len(header)
     header += ["best ms", "median ms", "GFLOP/s", "roofline", "error", *results.compared]
     rows = []
     for r in results.records:
-        row = [r.layer, *([r.shape] if shapes else []), r.map_name, r.algorithm]
+        layout = "last" if r.channels_last else "first"
+        row = [r.layer, *([r.shape] if shapes else []), r.map_name, layout, r.ours.algorithm]
         row += [
             _milliseconds(r.ours.best),
             _milliseconds(r.ours.median),
@@ -111,17 +112,27 @@ def _peer_cell(record: Record, peer: str) -> str:
     return "failed" if failed else NOTHING
 
 
+# The second of two columns for a peer: our time without the choice of a layout.
+FIRST = ", ours channels first"
+
+
 def mean_table(results: Results) -> Table:
     """Geometric means of the ratios, for every suite and map and over all."""
+    names = [name for peer in results.compared for name in (peer, peer + FIRST)]
     rows = []
     for suite in (*results.suites, None):
         for map_name in (*results.maps, None):
-            ratios = [results.mean_ratio(peer, suite, map_name) for peer in results.compared]
+            ratios = [_mean(results, name, suite, map_name) for name in names]
             cells = [_ratio(ratio) for ratio in ratios]
             count = len(results.select(suite, map_name))
             rows.append((suite or "all layers", map_name or "all maps", str(count), *cells))
     title = "Geometric means of the peer's best time / ours (above 1: we are faster)"
-    return Table(title, ("suite", "map", "count", *results.compared), tuple(rows), words=2)
+    return Table(title, ("suite", "map", "count", *names), tuple(rows), words=2)
+
+
+def _mean(results: Results, name: str, suite: str | None, map_name: str | None) -> float | None:
+    peer = name.removesuffix(FIRST)
+    return results.mean_ratio(peer, suite, map_name, None if peer == name else our_name())
 
 
 def summary_table(results: Results, peer: str = "torch") -> Table:
@@ -130,8 +141,10 @@ def summary_table(results: Results, peer: str = "torch") -> Table:
     rows = []
     for suite in (*results.suites, None):
         ratios = [results.mean_ratio(peer, suite, map_name) for map_name in (*maps, None)]
+        ratios.append(results.mean_ratio(peer, suite, ours=our_name()))
         rows.append((suite or "all layers", *(_ratio(ratio) for ratio in ratios)))
-    return Table(f"{peer}'s best time / ours", ("suite", *maps, "all maps"), tuple(rows), words=1)
+    header = ("suite", *maps, "all maps", "ours channels first")
+    return Table(f"{peer}'s best time / ours", header, tuple(rows), words=1)
 
 
 def machine_lines(machine: Machine) -> list[str]:
@@ -151,7 +164,7 @@ def _method(results: Results) -> str:
     return (
         f"float32. Best of {results.rounds} rounds in one process, all contestants called in turn"
         " in each round, results checked against"
-        f" {results.reference}. A peer's time is that of its fastest layout or function."
+        f" {results.reference}. Times, theirs and ours, are those of the faster layout or function."
         " Operations are those of the definition, so that an algorithm that needs fewer can exceed"
         " the roofline." + (f" {_PATHS}" if results.paths else "")
     )
@@ -174,8 +187,8 @@ def notes(results: Results) -> list[str]:
         lines += [f"{where}: {name} failed: {reason}" for name, reason in r.failed.items()]
         wrong = [t for t in r.timings if not t.error < _worst_error(t.peer)]
         lines += [f"{where}: {t.name} has a relative error of {t.error:.1e}." for t in wrong]
-        if faster := r.faster_algorithm():
-            times = r.ours.best / faster.best
+        for auto, faster in r.faster_algorithms():
+            times = auto.best / faster.best
             lines.append(f'{where}: {faster.name} is {times:.2f} times as fast as "auto".')
     return lines
 

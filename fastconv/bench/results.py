@@ -12,7 +12,17 @@ from .machine import Machine
 from .suites import MAPS, SUITES
 
 OURS = "fastconv"
-FORMAT = 1
+FORMAT = 2
+
+
+def our_name(algorithm: str = "auto", channels_last: bool = False) -> str:
+    """Under which name we take part."""
+    name = f"{OURS} channels_last" if channels_last else OURS
+    return name if algorithm == "auto" else f"{name} {algorithm}"
+
+
+# With the algorithm that is taken by default, in either layout.
+OUR_NAMES = (our_name(), our_name(channels_last=True))
 
 # Another algorithm of ours may be faster than "auto" by this factor, which noise alone reaches.
 AUTO_TOLERANCE = 1.10
@@ -34,6 +44,8 @@ class Timing:
         Calls in a round, of which the mean is taken.
     error : float
         Relative L2 error against the same computation in float64.
+    algorithm : str
+        What computed it, if it is ours.
     """
 
     name: str
@@ -43,6 +55,7 @@ class Timing:
     rounds: int
     calls: int
     error: float
+    algorithm: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,8 +66,6 @@ class Record:
     ----------
     flops, bytes : int
         Multiplications and additions of the definition; least memory traffic.
-    algorithm : str
-        What ``algorithm="auto"`` took.
     timings : tuple of Timing
         Ours first.
     failed : dict
@@ -68,35 +79,51 @@ class Record:
     map_name: str
     flops: int
     bytes: int
-    algorithm: str
     timings: tuple[Timing, ...]
     failed: dict[str, str] = field(default_factory=dict)
 
     @property
     def ours(self) -> Timing:
-        return next(t for t in self.timings if t.name == OURS)
+        """Ours in the faster one of our layouts, as peers take part with the best of theirs."""
+        return min((t for t in self.timings if t.name in OUR_NAMES), key=lambda t: t.best)
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether that is the one with channels last."""
+        return self.ours.name == our_name(channels_last=True)
 
     @property
     def gflops(self) -> float:
         """Billions of operations of the definition a second, in the best round."""
         return self.flops / self.ours.best / 1e9
 
+    def timing(self, name: str) -> Timing | None:
+        """That of one contestant."""
+        return next((t for t in self.timings if t.name == name), None)
+
     def best_of(self, peer: str) -> Timing | None:
         """The fastest contestant of a peer, if any took part."""
         timings = [t for t in self.timings if t.peer == peer]
         return min(timings, key=lambda t: t.best, default=None)
 
-    def ratio(self, peer: str) -> float | None:
-        """Best time of a peer over our best time: above 1 we are faster."""
-        theirs = self.best_of(peer)
-        return None if theirs is None else theirs.best / self.ours.best
+    def ratio(self, peer: str, ours: str | None = None) -> float | None:
+        """Best time of a peer over our best time, or over that of one of ours.
 
-    def faster_algorithm(self) -> Timing | None:
-        """An algorithm of ours that is clearly faster than what "auto" took."""
-        taken = f"{OURS} {self.algorithm}"
-        others = [t for t in self.timings if t.peer == OURS and t.name != taken]
-        best = min(others, key=lambda t: t.best)
-        return best if best.best * AUTO_TOLERANCE < self.ours.best else None
+        Above 1 we are faster.
+        """
+        theirs, mine = self.best_of(peer), self.timing(ours) if ours else self.ours
+        return None if theirs is None or mine is None else theirs.best / mine.best
+
+    def faster_algorithms(self) -> list[tuple[Timing, Timing]]:
+        """Ours with "auto", and one by name in the same layout that is clearly faster."""
+        return [
+            (auto, other)
+            for auto in filter(None, map(self.timing, OUR_NAMES))
+            for other in self.timings
+            if other.name == f"{auto.name} {other.algorithm}"
+            and other.algorithm != auto.algorithm
+            and other.best * AUTO_TOLERANCE < auto.best
+        ]
 
 
 @dataclass(frozen=True)
@@ -164,10 +191,14 @@ class Results:
         ]
 
     def mean_ratio(
-        self, peer: str, suite: str | None = None, map_name: str | None = None
+        self,
+        peer: str,
+        suite: str | None = None,
+        map_name: str | None = None,
+        ours: str | None = None,
     ) -> float | None:
-        """Geometric mean of the ratios to a peer over the records selected."""
-        ratios = (r.ratio(peer) for r in self.select(suite, map_name))
+        """Geometric mean of ``Record.ratio`` over the records selected."""
+        ratios = (r.ratio(peer, ours) for r in self.select(suite, map_name))
         return geometric_mean([ratio for ratio in ratios if ratio is not None])
 
     def losses(self, peers: Sequence[str] | None = None) -> list[Loss]:

@@ -12,7 +12,7 @@ import numpy as np
 from ..plan import cpu as plan
 from .contestant import Array, Call, Contestant, Fastconv, Operands
 from .peers import Torch, missing_packages
-from .results import Record, Timing
+from .results import OUR_NAMES, Record, Timing
 from .suites import SUITES, Layer
 
 LEAST_ROUNDS = 3
@@ -33,6 +33,7 @@ class _Entry:
     contestant: Contestant
     call: Call
     error: float
+    algorithm: str
     rounds: int = 0
     calls: int = 1
     short: bool = False
@@ -55,7 +56,7 @@ class _Entry:
     def timing(self) -> Timing:
         name, peer = self.contestant.name, self.contestant.peer
         best, median = min(self.times), statistics.median(self.times)
-        return Timing(name, peer, best, median, self.rounds, self.calls, self.error)
+        return Timing(name, peer, best, median, self.rounds, self.calls, self.error, self.algorithm)
 
 
 def _seconds(call: Call, calls: int) -> float:
@@ -122,7 +123,6 @@ class Runner:
                     for entry in entries:
                         if number < entry.rounds:
                             entry.time()
-        algorithm = plan.choose(map_name, layer.geometry, operands.x.dtype, "auto")
         return Record(
             layer.name,
             layer.network,
@@ -131,7 +131,6 @@ class Runner:
             map_name,
             layer.flops,
             layer.bytes,
-            algorithm,
             tuple(entry.timing() for entry in entries),
             failed,
         )
@@ -158,12 +157,13 @@ class Runner:
                 call = contestant.prepare(layer, map_name, operands)
                 result = contestant.to_numpy(call(), layer, map_name)
             except Exception as error:
-                if contestant.name == Fastconv.peer:
+                if contestant.name in OUR_NAMES:
                     raise
                 # A peer may fail at what it claims to do; the others' times are worth having.
                 failed[contestant.name] = f"{type(error).__name__}: {error}"
                 continue
-            entry = _Entry(contestant, call, relative_error(result, expected))
+            algorithm = contestant.choice(layer, map_name)
+            entry = _Entry(contestant, call, relative_error(result, expected), algorithm)
             entry.schedule(self._rounds, self._seconds)
             entries.append(entry)
         return entries
@@ -176,6 +176,11 @@ def relative_error(result: Array, expected: Array) -> float:
     return float(np.linalg.norm(result - expected) / np.linalg.norm(expected))
 
 
-def algorithms() -> list[Contestant]:
-    """Every algorithm of ours by its name, but for the slow reference."""
-    return [Fastconv(name) for name in plan.ALGORITHMS if name not in ("auto", "reference")]
+def ours(by_name: bool = False) -> list[Contestant]:
+    """Us in both layouts; also with every algorithm by its name, but for the slow reference."""
+    names = [name for name in plan.ALGORITHMS if name not in ("auto", "reference")]
+    return [
+        Fastconv(algorithm, channels_last)
+        for algorithm in ("auto", *(names if by_name else ()))
+        for channels_last in (False, True)
+    ]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..host import VECTOR_BITS
+from . import depthwise_last
 from .blocks import Ints, Tables, offsets, runs, spread
 from .driver import Plan
 from .engine import Engine
@@ -26,9 +27,11 @@ from .groups import (
     RESULT,
     GroupCopy,
     copy_groups,
+    pack_group_filter,
 )
 from .kernel import Kernel, inline
-from .packing import pack_lanes, pack_panel, unpack_lanes
+from .lines import are_neighbours
+from .packing import unpack_lanes
 from .simd import element, fma, lanes, load, pointer, store, tile
 from .views import Layout
 
@@ -67,19 +70,18 @@ def pack_filters(task, slot, size, table, x, weight, bias, y, work):
     first = task * width
     used = min(size[GROUPS] - first, width)
     for k in range(filters):
-        panel = pointer(work, (task * filters + k) * (depth + 1) * width)
-        pack_lanes(pointer(bias, first * filters + k), 0, filters, used, 1, panel, width)
-        pack_panel(
+        pack_group_filter(
             pointer(weight, first * size[W_GROUP] + k * size[W_FILTER]),
             size[W_GROUP],
+            pointer(bias, first * filters + k),
+            filters,
             used,
             table,
             size[W_OFFSETS],
             size[W_RUNS],
             size[W_STEP],
             depth,
-            pointer(panel, width),
-            1,
+            pointer(work, (task * filters + k) * (depth + 1) * width),
         )
 
 
@@ -159,6 +161,8 @@ def correlate(
     ``before`` counts pixels of the result.
     """
     width = VECTOR_BITS // 8 // dtype.itemsize
+    if spacing == (1, 1, 1) and are_neighbours(x, w, y, width):
+        return depthwise_last.make_plan(dtype, threads, x, w, y, stride, before, dilation)
     groups, filters, channels, *taps = w.shape
     depth = channels * prod(taps)
     vectors = ceil(groups / width)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..host import VECTOR_BITS
+from . import depthwise_last_weight
 from .blocks import Ints, Tables, offsets, runs, spread
 from .driver import Plan
 from .engine import Engine
@@ -27,6 +28,7 @@ from .groups import (
     copy_groups,
 )
 from .kernel import Kernel, inline
+from .lines import are_neighbours
 from .packing import clear_lanes, pack_lanes, unpack_panel
 from .simd import element, fma, lanes, load, pointer, store, tile, zero
 from .views import Layout
@@ -168,6 +170,8 @@ def grad_weight(
 ) -> Plan:
     """Plan a gradient of the filters."""
     width = VECTOR_BITS // 8 // dtype.itemsize
+    if are_neighbours(x, dw, dy, width):
+        return depthwise_last_weight.make_plan(dtype, threads, dy, x, dw, stride, before, dilation)
     groups, filters, channels, *taps = dw.shape
     depth = channels * prod(taps)
     vectors = ceil(groups / width)

