@@ -257,6 +257,9 @@ WINOGRAD = [
     Case((70, 101), (3, 3), batch=1, padding=1),
     Case((1, 1), (3, 3), padding=1),
     Case((3, 7, 9), (1, 3, 3), padding=(0, 1, 2)),
+    Case((4, 7, 9), (3, 3, 3), padding=1, channels=17, filters=35),
+    Case((5, 6, 10), (2, 3, 3), padding=((2, 0), 1, (0, 2)), channels=6, filters=4, groups=2),
+    Case((2, 5, 6), (4, 3, 3), padding=((3, 2), 0, 1)),
 ]
 
 

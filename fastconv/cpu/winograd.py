@@ -7,6 +7,9 @@ tiles that overlap by 2; at each of the 36 points, what is left is a product of 
 
 which is the micro-kernel once more: rows are tiles, steps channels, lanes filters. Tiles of several
 rows and images make up a block, so that small images leave no row of the product empty.
+
+The T planes of a Tx3x3 filter are as many filters of one plane: for each of them the image's
+channels count once more. A *slice* is a channel of one plane.
 """
 
 from math import ceil
@@ -19,23 +22,24 @@ from .blocks import Ints, Table, Tables, columns, offsets, spread
 from .driver import Plan
 from .engine import Engine
 from .kernel import Kernel, device
-from .packing import pack_lane_box, pack_lanes, unpack_lanes
+from .packing import clear_lanes, pack_lane_box, pack_lanes, unpack_lanes
 from .simd import lanes, load_first, pointer, zero
 from .tile import MAX_COLS, ROWS, accumulate
 from .transforms import OUTPUTS, POINTS, TAPS, four_outputs, image, three_taps, transform
 from .views import Layout
 
-# Fields of a line of tiles in the table: offsets in x and y, first row and column of the image it
-# sees, tiles in it, pixels of the result it gives down and across.
-X_BASE, Y_BASE, TOP, LEFT, TILES, DOWN, ACROSS, LINE_FIELDS = range(8)
+# Fields of a line of tiles in the table: offsets in x and y, first plane, row and column of the
+# image it sees, tiles in it, pixels of the result it gives down and across.
+X_BASE, Y_BASE, FRONT, TOP, LEFT, TILES, DOWN, ACROSS, LINE_FIELDS = range(9)
 
-# Channels whose filters one task transforms.
+# Slices whose filters one task transforms.
 FILTER_CHUNK = 16
 
 # Fields of `size`.
 (
     FILTERS,  # K/G
     CHANNELS,  # C/G
+    PLANES,  # of a filter, T
     DEPTH,  # channels rounded up to vectors
     COLS,  # vectors in a row of a panel
     PANELS,  # panels to a group
@@ -43,15 +47,18 @@ FILTER_CHUNK = 16
     BLOCKS,
     BLOCK_LINES,
     LINES,
+    LENGTH,  # extents of x
     HEIGHT,
     WIDTH,
     X_GROUP,  # strides
     X_CHANNEL,
+    X_PLANE,
     X_ROW,
     X_COL,
     W_GROUP,
     W_FILTER,
     W_CHANNEL,
+    W_PLANE,
     W_ROW,
     W_COL,
     Y_GROUP,
@@ -66,64 +73,73 @@ FILTER_CHUNK = 16
     SLOT,
     SUMS,
     LINE,
-) = range(32)
+) = range(36)
 
 
 @device
-def see_line(source, strides, extents, table, line, channels, buffer, seen, strip, plane):
+def see_line(source, strides, extents, table, line, channels, planes, buffer, seen, strip, pitch):
     """Take what one line of tiles sees of the image to the points: B' x B.
 
-    ``seen[point, channel // width, tile, channel % width]`` with ``plane`` numbers from point to
-    point and ``strip`` from one vector of channels to the next; strides are (c, h, w).
+    ``seen[point, vector, tile, lane]`` with ``pitch`` numbers from point to point and ``strip``
+    from one vector of channels to the next, all those of a plane before those of the next; strides
+    are (c, d, h, w), extents (d, h, w).
     """
     width = lanes(buffer)
     across = table[line + TILES] * OUTPUTS + TAPS - 1
-    first = pointer(source, table[line + X_BASE])
-    for channel in range(0, channels, width):
-        pack_lane_box(
-            pointer(first, channel * strides[0]),
-            strides,
-            extents,
-            (table[line + TOP], table[line + LEFT]),
-            (POINTS, across),
-            (1, 1),
-            min(channels - channel, width),
-            buffer,
-        )
-        for t in range(table[line + TILES]):
-            transform(
-                image,
-                POINTS,
-                POINTS,
-                pointer(buffer, t * OUTPUTS * width),
-                across * width,
-                width,
-                zero(buffer),
-                pointer(seen, channel // width * strip + t * width),
-                POINTS * plane,
-                plane,
+    vectors = (channels + width - 1) // width
+    for t in range(planes):
+        z = table[line + FRONT] + t
+        first = pointer(source, table[line + X_BASE] + t * strides[1])
+        for v in range(vectors):
+            target = pointer(seen, (t * vectors + v) * strip)
+            if not 0 <= z < extents[0]:
+                for point in range(POINTS * POINTS):
+                    clear_lanes(pointer(target, point * pitch), table[line + TILES])
+                continue
+            pack_lane_box(
+                pointer(first, v * width * strides[0]),
+                (strides[0], strides[2], strides[3]),
+                (extents[1], extents[2]),
+                (table[line + TOP], table[line + LEFT]),
+                (POINTS, across),
+                (1, 1),
+                min(channels - v * width, width),
+                buffer,
             )
+            for tile in range(table[line + TILES]):
+                transform(
+                    image,
+                    POINTS,
+                    POINTS,
+                    pointer(buffer, tile * OUTPUTS * width),
+                    across * width,
+                    width,
+                    zero(buffer),
+                    pointer(target, tile * width),
+                    POINTS * pitch,
+                    pitch,
+                )
 
 
 @Kernel
 def transform_filters(task, slot, size, table, x, weight, bias, y, work):
-    """Take some channels of one panel of filters to the points: G w G'."""
-    cols, depth = size[COLS], size[DEPTH]
+    """Take some slices of one panel of filters to the points: G w G'."""
+    cols, depth = size[COLS], size[PLANES] * size[DEPTH]
     width = lanes(work)
     row = cols * width
-    chunks = (size[CHANNELS] + FILTER_CHUNK - 1) // FILTER_CHUNK
+    slices = size[PLANES] * size[CHANNELS]
+    chunks = (slices + FILTER_CHUNK - 1) // FILTER_CHUNK
     part, chunk = divmod(task, chunks)
-    group, number = divmod(part, size[PANELS])
+    group, index = divmod(part, size[PANELS])
     panel = pointer(work, part * POINTS * POINTS * depth * row)
     taps = pointer(work, size[SLOTS] + slot * size[SLOT])
     for j in range(0, row, width):
-        filter_ = number * row + j
+        filter_ = index * row + j
         used = min(max(size[FILTERS] - filter_, 0), width)
-        for c in range(chunk * FILTER_CHUNK, min((chunk + 1) * FILTER_CHUNK, size[CHANNELS])):
-            source = pointer(
-                weight,
-                group * size[W_GROUP] + filter_ * size[W_FILTER] + c * size[W_CHANNEL],
-            )
+        for number in range(chunk * FILTER_CHUNK, min((chunk + 1) * FILTER_CHUNK, slices)):
+            t, c = divmod(number, size[CHANNELS])
+            plane = pointer(weight, t * size[W_PLANE] + c * size[W_CHANNEL])
+            source = pointer(plane, group * size[W_GROUP] + filter_ * size[W_FILTER])
             if size[W_ROW] == TAPS * size[W_COL]:  # also of a flipped filter
                 pack_lanes(source, size[W_COL], size[W_FILTER], used, TAPS * TAPS, taps, width)
             else:
@@ -139,7 +155,7 @@ def transform_filters(task, slot, size, table, x, weight, bias, y, work):
                 TAPS * width,
                 width,
                 zero(work),
-                pointer(panel, c * row + j),
+                pointer(panel, number * row + j),
                 POINTS * depth * row,
                 depth * row,
             )
@@ -148,7 +164,7 @@ def transform_filters(task, slot, size, table, x, weight, bias, y, work):
 @Kernel
 def winograd_block(task, slot, size, table, x, weight, bias, y, work):
     """Take a block of lines of tiles through its share of one group's filters."""
-    cols, depth, panels = size[COLS], size[DEPTH], size[PANELS]
+    cols, depth, panels = size[COLS], size[PLANES] * size[DEPTH], size[PANELS]
     width = lanes(work)
     row = cols * width
     rest, block = divmod(task, size[BLOCKS])
@@ -157,22 +173,31 @@ def winograd_block(task, slot, size, table, x, weight, bias, y, work):
     end = min(begin + size[BLOCK_LINES], size[LINES])
     points = POINTS * POINTS
     strip = size[BLOCK_TILES] * width  # one vector of channels of all tiles, at one point
-    plane = size[BLOCK_TILES] * depth  # all channels, at one point ...
+    plane = size[BLOCK_TILES] * depth  # all slices, at one point ...
     sums_plane = size[BLOCK_TILES] * row  # ... and in the products
     seen = pointer(work, size[SLOTS] + slot * size[SLOT])
     sums = pointer(seen, size[SUMS])
     line_buffer = pointer(seen, size[LINE])
 
     tiles = 0
-    strides = size[X_CHANNEL], size[X_ROW], size[X_COL]
-    extents = size[HEIGHT], size[WIDTH]
+    strides = size[X_CHANNEL], size[X_PLANE], size[X_ROW], size[X_COL]
+    extents = size[LENGTH], size[HEIGHT], size[WIDTH]
+    channels, planes = size[CHANNELS], size[PLANES]
     for number in range(begin, end):
         line = size[LINE_TABLE] + number * LINE_FIELDS
         first_tile = pointer(seen, tiles * width)
-        source = pointer(x, group * size[X_GROUP])
-        channels = size[CHANNELS]
         see_line(
-            source, strides, extents, table, line, channels, line_buffer, first_tile, strip, plane
+            pointer(x, group * size[X_GROUP]),
+            strides,
+            extents,
+            table,
+            line,
+            channels,
+            planes,
+            line_buffer,
+            first_tile,
+            strip,
+            plane,
         )
         tiles += table[line + TILES]
 
@@ -185,7 +210,7 @@ def winograd_block(task, slot, size, table, x, weight, bias, y, work):
                 size[TILE_OFFSETS],
                 tiles,
                 size[STEP_OFFSETS],
-                size[CHANNELS],
+                planes * channels,
                 pointer(panel, point * depth * row),
                 None,
                 None,
@@ -242,14 +267,22 @@ def tile_lines(pixels: Ints, x: Layout, y: Layout, before: Ints, most: int) -> T
     n, o, p, t = (axis.ravel() for axis in np.meshgrid(*starts, indexing="ij"))
     q = t * OUTPUTS
     rows = np.empty((len(n), LINE_FIELDS), np.int64)
-    rows[:, X_BASE] = n * x.strides[0] + o * x.strides[3]
+    rows[:, X_BASE] = n * x.strides[0] + (o - before[0]) * x.strides[3]
     rows[:, Y_BASE] = n * y.strides[0] + o * y.strides[3] + p * y.strides[4] + q * y.strides[5]
+    rows[:, FRONT] = o - before[0]
     rows[:, TOP] = p - before[1]
     rows[:, LEFT] = q - before[2]
     rows[:, TILES] = np.minimum(per_line, tiles - t)
     rows[:, DOWN] = np.minimum(OUTPUTS, down - p)
     rows[:, ACROSS] = np.minimum(rows[:, TILES] * OUTPUTS, across - q)
     return rows
+
+
+def slices(channels: int, planes: int, strip: int, width: int) -> Table:
+    """Offsets of the slices of one tile, as ``see_line`` leaves them at a point."""
+    vectors = ceil(channels / width)
+    table = offsets((planes, vectors, width), (vectors * strip, strip, 1))
+    return table.reshape(planes, -1)[:, :channels].ravel()
 
 
 @Engine
@@ -263,11 +296,12 @@ def correlate(
     before: Ints,
     dilation: Ints,
 ) -> Plan:
-    """Plan a correlation with 1x3x3 filters, of stride and dilation 1."""
+    """Plan a correlation with Tx3x3 filters, of stride and dilation 1."""
     width = VECTOR_BITS // 8 // dtype.itemsize
-    groups, filters, channels = w.shape[:3]
+    groups, filters, channels, planes = w.shape[:4]
     pixels = (y.shape[0], *y.shape[3:])
-    depth = ceil(channels / width) * width
+    whole = ceil(channels / width) * width
+    depth = planes * whole
     cols = columns(filters, width, MAX_COLS)
     row = cols * width
     panels = ceil(filters / row)
@@ -299,34 +333,33 @@ def correlate(
     size = (
         filters,
         channels,
-        depth,
+        planes,
+        whole,
         cols,
         panels,
         shares,
         blocks,
         block_lines,
         len(lines),
-        *x.shape[4:],
-        *x.strides[1:3],
-        *x.strides[4:],
-        *w.strides[:3],
-        *w.strides[4:],
+        *x.shape[3:],
+        *x.strides[1:],
+        *w.strides,
         *y.strides[1:3],
         *y.strides[4:],
         line_table,
         tables.add(offsets((tiles,), (width,))),
-        tables.add(offsets((depth // width, width), (tiles * width, 1))),
+        tables.add(slices(channels, planes, tiles * width, width)),
         tiles,
         slots,
         slot,
         seen,
         seen + sums,
     )
-    chunks = ceil(channels / FILTER_CHUNK)
+    chunks = ceil(planes * channels / FILTER_CHUNK)
     stages = [
         (transform_filters, groups * panels * chunks),
         (winograd_block, groups * blocks * shares),
     ]
     tiles_in_all = int(lines[:, TILES].sum())
-    operations = 2 * groups * points * tiles_in_all * channels * filters
+    operations = 2 * groups * points * tiles_in_all * planes * channels * filters
     return Plan(dtype, stages, size, tables, slots + threads * slot, operations, groups * filters)

@@ -6,8 +6,9 @@ a tile of the forward map, and meets the same points (``transforms.py``): summed
     dw = A' [sum_tile (G dy G') * (B' x B)] A
 
 is at each point a product of two matrices, out[c, k] = sum_tile image[tile, c] taps[tile, k]: the
-micro-kernel with channels as rows, tiles as steps and filters as lanes. The sum is divided into
-*shares*, whose number depends on the problem alone and which are added in order.
+micro-kernel with channels as rows, tiles as steps and filters as lanes. Of Tx3x3 filters each plane
+has rows of its own. The sum is divided into *shares*, whose number depends on the problem alone and
+which are added in order.
 """
 
 from math import ceil
@@ -32,6 +33,7 @@ from .winograd import (
     TILES,
     Y_BASE,
     see_line,
+    slices,
     tile_lines,
 )
 
@@ -41,13 +43,14 @@ SUMS_BYTES = 4 * 2**20
 # Shares are made until there are this many tasks, in bounded memory.
 TASKS = 8
 SHARES_BYTES = 48 * 2**20
-# Channels that one task of the last stage takes back from the points.
+# Slices that one task of the last stage takes back from the points.
 CHUNK = 16
 
 # Fields of `size`.
 (
     FILTERS,  # K/G
     CHANNELS,  # C/G
+    PLANES,  # of a filter, T
     DEPTH,  # channels rounded up to vectors
     COLS,  # vectors in a row of a panel
     PANELS,  # panels to a group
@@ -56,10 +59,12 @@ CHUNK = 16
     LINES,
     BLOCK_LINES,
     BLOCK_TILES,
+    LENGTH,  # extents of x
     HEIGHT,
     WIDTH,
     X_GROUP,  # strides
     X_CHANNEL,
+    X_PLANE,
     X_ROW,
     X_COL,
     Y_GROUP,
@@ -69,23 +74,25 @@ CHUNK = 16
     W_GROUP,
     W_FILTER,
     W_CHANNEL,
+    W_PLANE,
     W_ROW,
     W_COL,
     LINE_TABLE,  # where in `table`: lines, offsets of tiles, of channels
     TILE_OFFSETS,
-    CHANNEL_OFFSETS,
+    SLICE_OFFSETS,
     SUMS,  # numbers in the sums of one panel
     SLOTS,  # where in `work` the slots begin, how far apart they are, and what one holds
     SLOT,
     TAPS_AT,
     LINE,
-) = range(33)
+) = range(37)
 
 
 @Kernel
 def winograd_share(task, slot, size, table, dy, x, unused, dw, work):
     """Sum one share of the lines of tiles, for some panels of filters, at the points."""
-    cols, depth, panels, shares = size[COLS], size[DEPTH], size[PANELS], size[SHARES]
+    cols, panels, shares = size[COLS], size[PANELS], size[SHARES]
+    depth = size[PLANES] * size[DEPTH]
     width = lanes(work)
     row = cols * width
     rest, share = divmod(task, shares)
@@ -102,23 +109,23 @@ def winograd_share(task, slot, size, table, dy, x, unused, dw, work):
     line_buffer = pointer(seen, size[LINE])
 
     start, end = share * size[LINES] // shares, (share + 1) * size[LINES] // shares
-    strides = size[X_CHANNEL], size[X_ROW], size[X_COL]
-    extents = size[HEIGHT], size[WIDTH]
+    strides = size[X_CHANNEL], size[X_PLANE], size[X_ROW], size[X_COL]
+    extents = size[LENGTH], size[HEIGHT], size[WIDTH]
+    channels, planes = size[CHANNELS], size[PLANES]
     for begin in range(start, end, size[BLOCK_LINES]):
         stop = min(begin + size[BLOCK_LINES], end)
         tiles = 0
         for number in range(begin, stop):
             line = size[LINE_TABLE] + number * LINE_FIELDS
             first_tile = pointer(seen, tiles * width)
-            source = pointer(x, group * size[X_GROUP])
-            channels = size[CHANNELS]
             see_line(
-                source,
+                pointer(x, group * size[X_GROUP]),
                 strides,
                 extents,
                 table,
                 line,
                 channels,
+                planes,
                 line_buffer,
                 first_tile,
                 strip,
@@ -163,8 +170,8 @@ def winograd_share(task, slot, size, table, dy, x, unused, dw, work):
                 accumulate(
                     pointer(seen, point * plane),
                     table,
-                    size[CHANNEL_OFFSETS],
-                    size[CHANNELS],
+                    size[SLICE_OFFSETS],
+                    planes * channels,
                     size[TILE_OFFSETS],
                     tiles,
                     pointer(taps, point * taps_plane),
@@ -179,11 +186,12 @@ def winograd_share(task, slot, size, table, dy, x, unused, dw, work):
 
 @Kernel
 def winograd_total(task, slot, size, table, dy, x, unused, dw, work):
-    """Add up the shares of some channels of one panel, in order, and take them back to ``dw``."""
+    """Add up the shares of some slices of one panel, in order, and take them back to ``dw``."""
     cols, shares = size[COLS], size[SHARES]
     width = lanes(work)
     row = cols * width
-    chunks = (size[CHANNELS] + CHUNK - 1) // CHUNK
+    every = size[PLANES] * size[CHANNELS]
+    chunks = (every + CHUNK - 1) // CHUNK
     whole, chunk = divmod(task, chunks)
     group, panel = divmod(whole, size[PANELS])
     points = POINTS * POINTS
@@ -196,9 +204,9 @@ def winograd_total(task, slot, size, table, dy, x, unused, dw, work):
         used = min(size[FILTERS] - filter_, width)
         if used <= 0:
             break
-        for c in range(chunk * CHUNK, min((chunk + 1) * CHUNK, size[CHANNELS])):
+        for number in range(chunk * CHUNK, min((chunk + 1) * CHUNK, every)):
             for point in range(points):
-                place = point * sums_plane + c * row + j
+                place = point * sums_plane + number * row + j
                 total = load(sums, place)
                 for share in range(1, shares):
                     total = total + load(sums, place + share * size[SUMS])
@@ -215,8 +223,9 @@ def winograd_total(task, slot, size, table, dy, x, unused, dw, work):
                 TAPS * width,
                 width,
             )
-            place = group * size[W_GROUP] + filter_ * size[W_FILTER] + c * size[W_CHANNEL]
-            result = pointer(dw, place)
+            t, c = divmod(number, size[CHANNELS])
+            plane = pointer(dw, t * size[W_PLANE] + c * size[W_CHANNEL])
+            result = pointer(plane, group * size[W_GROUP] + filter_ * size[W_FILTER])
             step, distance = size[W_COL], size[W_FILTER]
             if size[W_ROW] == TAPS * step:
                 unpack_lanes(taps, width, TAPS * TAPS, result, step, distance, used)
@@ -238,16 +247,17 @@ def grad_weight(
     before: Ints,
     dilation: Ints,
 ) -> Plan:
-    """Plan a gradient of 1x3x3 filters, of stride and dilation 1."""
+    """Plan a gradient of Tx3x3 filters, of stride and dilation 1."""
     width = VECTOR_BITS // 8 // dtype.itemsize
-    groups, filters, channels = dw.shape[:3]
+    groups, filters, channels, planes = dw.shape[:4]
     pixels = (dy.shape[0], *dy.shape[3:])
-    depth = ceil(channels / width) * width
+    whole = ceil(channels / width) * width
+    depth = planes * whole
     cols = columns(filters, width, MAX_COLS)
     row = cols * width
     panels = ceil(filters / row)
     points = POINTS * POINTS
-    sums = points * ceil(channels / ROWS) * ROWS * row
+    sums = points * ceil(planes * channels / ROWS) * ROWS * row
 
     # The transformed tiles of a block fill the second-level cache; but where the sums do not
     # fit there, more tiles must make it worth reading and writing them.
@@ -274,7 +284,8 @@ def grad_weight(
     size = (
         filters,
         channels,
-        depth,
+        planes,
+        whole,
         cols,
         panels,
         parts,
@@ -282,16 +293,14 @@ def grad_weight(
         len(lines),
         block_lines,
         tiles,
-        *x.shape[4:],
-        *x.strides[1:3],
-        *x.strides[4:],
+        *x.shape[3:],
+        *x.strides[1:],
         *dy.strides[1:3],
         *dy.strides[4:],
-        *dw.strides[:3],
-        *dw.strides[4:],
+        *dw.strides,
         line_table,
         tables.add(offsets((tiles,), (width,))),
-        tables.add(offsets((depth // width, width), (tiles * width, 1))),
+        tables.add(slices(channels, planes, tiles * width, width)),
         sums,
         slots,
         slot,
@@ -300,7 +309,7 @@ def grad_weight(
     )
     stages = [
         (winograd_share, groups * parts * shares),
-        (winograd_total, groups * panels * ceil(channels / CHUNK)),
+        (winograd_total, groups * panels * ceil(planes * channels / CHUNK)),
     ]
-    operations = 2 * groups * points * int(lines[:, TILES].sum()) * channels * filters
+    operations = 2 * groups * points * int(lines[:, TILES].sum()) * planes * channels * filters
     return Plan(dtype, stages, size, tables, slots + threads * slot, operations)
