@@ -3,8 +3,8 @@
     y[n,p,g] = bias[g] + sum_r  x[n, p*stride + r*dilation - before, g] w[g,r]
 
 Nothing is copied. A task takes some lines of the result (``lines.py``), a run of pixels of a line
-at a time, and of these some vectors of groups. A vector of the image is loaded once for all taps of
-a row of the filter that meet it.
+at a time, and of these all groups: memory is read and written as it lies. A vector of the image is
+loaded once for all taps of a row of the filter that meet it.
 """
 
 from math import prod
@@ -36,7 +36,6 @@ from .lines import (
     STEP,
     STRIDES,
     TAPS,
-    TOGETHER,
     VECTORS,
     ImageLines,
     ask_ahead,
@@ -115,10 +114,9 @@ def _add_any_row(acc, x, offset, col, at, extent, panel, cols, step, dilation):
 
 
 @device
-def _correlate_run(x, size, table, at, count, planes, down, first, last, panels, y):
-    # `count` pixels of a line, of which the first tap of the first is pixel `at` of a line of x;
-    # vectors of groups from `first` to `last`. Fields are read once: for all that the compiler
-    # knows, y may lie where they are.
+def _correlate_run(x, size, table, at, count, planes, down, panels, y):
+    # `count` pixels of a line, all groups; `at` is where in a line of x the first tap of the first
+    # lies. Fields are read once: for all that the compiler knows, y may lie where they are.
     width = lanes(y)
     groups, depth, extent, y_col = size[GROUPS], size[DEPTH], size[EXTENTS + 2], size[Y_COL]
     rows, cols, step, dilation = size[TAPS + 1], size[TAPS + 2], size[STEP], size[DILATION + 2]
@@ -129,7 +127,7 @@ def _correlate_run(x, size, table, at, count, planes, down, first, last, panels,
     edge = at < 0 or count < RUN or at + (RUN - 1) * step + cols > extent
     special = dilation == 1 and ((step == 1 and cols <= 3) or (step == 2 and cols == 3))
     acc = tile(y, 1, RUN)
-    for v in range(first, last):
+    for v in range(size[VECTORS]):
         group = min(v * width, groups - width)
         panel = pointer(panels, v * (depth + 1) * width)
         begin = load(panel, 0)
@@ -165,29 +163,24 @@ def _correlate_run(x, size, table, at, count, planes, down, first, last, panels,
 @Kernel
 def depthwise_lines(task, slot, size, table, x, weight, bias, y, work):
     """Compute some lines of the result."""
-    tasks, lines, vectors, step = size[TASKS], size[LINES], size[VECTORS], size[STEP]
-    for first in range(0, vectors, size[TOGETHER]):
-        last = min(first + size[TOGETHER], vectors)
-        for number in range(task * lines // tasks, (task + 1) * lines // tasks):
-            line = size[LINE_TABLE] + number * LINE_FIELDS
-            seen = pointer(x, first_pixel(size, table, line))
-            result = pointer(y, table[line + RESULT])
-            planes, down = taps_inside(size, table, line, 0), taps_inside(size, table, line, 1)
-            at, pixels = table[line + CORNER + 2], table[line + PIXELS]
-            for q in range(0, pixels, RUN):
-                _correlate_run(
-                    pointer(seen, q * step * size[STRIDES + 2]),
-                    size,
-                    table,
-                    at + q * step,
-                    min(RUN, pixels - q),
-                    planes,
-                    down,
-                    first,
-                    last,
-                    work,
-                    pointer(result, q * size[Y_COL]),
-                )
+    tasks, lines, step = size[TASKS], size[LINES], size[STEP]
+    for number in range(task * lines // tasks, (task + 1) * lines // tasks):
+        line = size[LINE_TABLE] + number * LINE_FIELDS
+        seen, result = pointer(x, first_pixel(size, table, line)), pointer(y, table[line + RESULT])
+        planes, down = taps_inside(size, table, line, 0), taps_inside(size, table, line, 1)
+        at, pixels = table[line + CORNER + 2], table[line + PIXELS]
+        for q in range(0, pixels, RUN):
+            _correlate_run(
+                pointer(seen, q * step * size[STRIDES + 2]),
+                size,
+                table,
+                at + q * step,
+                min(RUN, pixels - q),
+                planes,
+                down,
+                work,
+                pointer(result, q * size[Y_COL]),
+            )
 
 
 def make_plan(

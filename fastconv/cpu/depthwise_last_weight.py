@@ -34,7 +34,6 @@ from .lines import (
     STEP,
     STRIDES,
     TAPS,
-    TOGETHER,
     VECTORS,
     ImageLines,
     ask_ahead,
@@ -101,10 +100,9 @@ def _add_any_row(sums, values, count, x, offset, col, at, extent, cols, step, di
 
 
 @device
-def _add_run(x, size, table, at, count, planes, down, first, last, dy, sums):
-    # `count` pixels of a line, of which the first tap of the first is pixel `at` of a line of x;
-    # vectors of groups from `first` to `last`. Fields are read once: for all that the compiler
-    # knows, the sums may lie where they are.
+def _add_run(x, size, table, at, count, planes, down, dy, sums):
+    # `count` pixels of a line, all groups; `at` is where in a line of x the first tap of the first
+    # lies. Fields are read once: for all that the compiler knows, sums may lie where they are.
     width = lanes(sums)
     groups, depth, extent, y_col = size[GROUPS], size[DEPTH], size[EXTENTS + 2], size[Y_COL]
     rows, cols, step, dilation = size[TAPS + 1], size[TAPS + 2], size[STEP], size[DILATION + 2]
@@ -114,7 +112,7 @@ def _add_run(x, size, table, at, count, planes, down, first, last, dy, sums):
     edge = at < 0 or count < RUN or at + (RUN - 1) * step + cols > extent
     special = dilation == 1 and step <= 2 and cols == 3
     values = tile(sums, 1, RUN)
-    for v in range(first, last):
+    for v in range(size[VECTORS]):
         group = min(v * width, groups - width)
         for j in range(RUN):
             values[0, j] = load_if(pointer(dy, j * y_col), group, j < count)
@@ -152,44 +150,34 @@ def _move_sums(source, target, count):
 @Kernel
 def share_lines(task, slot, size, table, dy, x, unused, dw, work):
     """Sum one share of the lines for all groups and taps."""
-    shares, lines, vectors, step = size[SHARED], size[LINES], size[VECTORS], size[STEP]
-    count = vectors * size[DEPTH]
+    shares, lines, step = size[SHARED], size[LINES], size[STEP]
+    count = size[VECTORS] * size[DEPTH]
     sums = pointer(work, task * count * lanes(work))
     piece = pointer(work, size[SLOTS] + slot * count * lanes(work))
     clear_lanes(sums, count)
     clear_lanes(piece, count)
-    for first in range(0, vectors, size[TOGETHER]):
-        last = min(first + size[TOGETHER], vectors)
-        summed = 0
-        for number in range(task * lines // shares, (task + 1) * lines // shares):
-            line = size[LINE_TABLE] + number * LINE_FIELDS
-            seen, values = (
-                pointer(x, first_pixel(size, table, line)),
-                pointer(dy, table[line + RESULT]),
+    summed = 0
+    for number in range(task * lines // shares, (task + 1) * lines // shares):
+        line = size[LINE_TABLE] + number * LINE_FIELDS
+        seen, values = pointer(x, first_pixel(size, table, line)), pointer(dy, table[line + RESULT])
+        planes, down = taps_inside(size, table, line, 0), taps_inside(size, table, line, 1)
+        at, pixels = table[line + CORNER + 2], table[line + PIXELS]
+        for q in range(0, pixels, RUN):
+            _add_run(
+                pointer(seen, q * step * size[STRIDES + 2]),
+                size,
+                table,
+                at + q * step,
+                min(RUN, pixels - q),
+                planes,
+                down,
+                pointer(values, q * size[Y_COL]),
+                piece,
             )
-            planes, down = taps_inside(size, table, line, 0), taps_inside(size, table, line, 1)
-            at, pixels = table[line + CORNER + 2], table[line + PIXELS]
-            for q in range(0, pixels, RUN):
-                _add_run(
-                    pointer(seen, q * step * size[STRIDES + 2]),
-                    size,
-                    table,
-                    at + q * step,
-                    min(RUN, pixels - q),
-                    planes,
-                    down,
-                    first,
-                    last,
-                    pointer(values, q * size[Y_COL]),
-                    piece,
-                )
-            summed += pixels
-            if summed >= PIECE:
-                begin = first * size[DEPTH] * lanes(work)
-                _move_sums(
-                    pointer(piece, begin), pointer(sums, begin), (last - first) * size[DEPTH]
-                )
-                summed = 0
+        summed += pixels
+        if summed >= PIECE:
+            _move_sums(piece, sums, count)
+            summed = 0
     _move_sums(piece, sums, count)
 
 

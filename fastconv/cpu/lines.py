@@ -10,7 +10,7 @@ from math import ceil, prod
 
 import numpy as np
 
-from ..host import L1_BYTES, VECTOR_BITS
+from ..host import VECTOR_BITS
 from .blocks import Ints, Table, Tables, corners, offsets
 from .kernel import device, inline
 from .packing import inside
@@ -27,7 +27,7 @@ SEEN = 2 * (RUN - 1) + MOST_TAPS
 # (d, h, w), strides those of x; DOWN and STEP are lines and pixels of x from one to the next,
 # AHEAD says whether to ask for the next line.
 GROUPS, VECTORS, TAPS, DILATION, EXTENTS, STRIDES = 0, 1, 2, 5, 8, 11
-DOWN, STEP, TOGETHER, AHEAD, LINES, LINE_TABLE, ROW_TABLE, IMAGE_FIELDS = range(14, 22)
+DOWN, STEP, AHEAD, LINES, LINE_TABLE, ROW_TABLE, IMAGE_FIELDS = range(14, 21)
 
 # Fields of a line's row in the table: offset of its image in x, coordinates of the first tap of its
 # first pixel, pixels, offset in the result.
@@ -37,9 +37,6 @@ IMAGE, CORNER, PIXELS, RESULT, LINE_FIELDS = 0, 1, 4, 5, 6
 # memory, the next line is asked for while one is computed: it halves the time of 32 groups of
 # 112x112 pixels and would cost smaller ones a fifth.
 CACHED_BYTES = 12 * 2**20
-
-# Vectors that go through a line together at most.
-MOST_TOGETHER = 16
 
 # Pixels of a line at most: longer ones are cut, so that there is something to share out.
 LONGEST = 512
@@ -86,7 +83,6 @@ class ImageLines:
         # From a table: computed, offsets of rows had LLVM keep an address for each pixel of a run
         # in memory, 3.5 instead of 1.5 instructions to a multiply-add.
         self.rows = offsets(taps[:2], (dilation[0] * strides[0], dilation[1] * strides[1]))
-        together = _together(extents[2] * (taps[1] + stride[1]))
         self._fields = (
             w.shape[0],
             self.vectors,
@@ -95,7 +91,6 @@ class ImageLines:
             *extents,
             *strides,
             *stride[1:],
-            together,
             int((prod(x.shape) + prod(y.shape)) * VECTOR_BITS // 8 // width > CACHED_BYTES),
         )
 
@@ -103,17 +98,6 @@ class ImageLines:
         """The first IMAGE_FIELDS of ``size``; adds the tables that they refer to."""
         lines, rows = tables.add(self.lines), tables.add(self.rows)
         return (*self._fields, len(self.lines), lines, rows)
-
-
-def _together(pixels: int) -> int:
-    """Vectors of groups that go through the lines together, given the pixels that two lines see.
-
-    As many as leave these in half of the first-level cache, so that a line finds there what the
-    one before has seen: 14x14 pixels of 384 groups took 0.7 of the time. If that is but one, all:
-    large images come from memory, in pieces as long as may be.
-    """
-    vectors = L1_BYTES // 2 // (pixels * VECTOR_BITS // 8)
-    return vectors if vectors > 1 else MOST_TOGETHER
 
 
 @device
