@@ -29,6 +29,9 @@ def test_a_wrong_result_is_found(monkeypatch):
         fuzz.fuzz(seed=0, rounds=100)
 
 
+LAST = {"data_format": "channels_last"}
+
+
 @pytest.mark.parametrize("algorithm", ["depthwise", "direct", "gemm", "planar", "winograd"])
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
 def test_nothing_outside_is_touched_at_any_width(algorithm, dtype):
@@ -44,6 +47,31 @@ def test_nothing_outside_is_touched_at_any_width(algorithm, dtype):
             fastconv.conv2d(*edge[:2], padding=1, algorithm=algorithm, out=edge[3])
             np.testing.assert_array_equal(edge[3], y)
             options = {"padding": 1, "algorithm": algorithm}
+            result = guarded(np.empty_like(x), before)
+            fastconv.conv2d_grad_input(edge[2], edge[1], x.shape, **options, out=result)
+            np.testing.assert_array_equal(result, dx)
+            result = guarded(np.empty_like(w), before)
+            fastconv.conv2d_grad_weight(edge[2], edge[0], w.shape, **options, out=result)
+            np.testing.assert_array_equal(result, dw)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("channels", "filters", "groups"), [(18, 33, 1), (16, 16, 16), (35, 35, 35)]
+)
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_nothing_outside_is_touched_with_channels_last(channels, filters, groups, stride, dtype):
+    rng = np.random.default_rng(0)
+    for width in range(3, 22):
+        x = rng.standard_normal((2, 4, width, channels)).astype(dtype)
+        w = rng.standard_normal((filters, channels // groups, 3, 3)).astype(dtype)
+        options = {"stride": stride, "padding": (1, 2), "groups": groups, **LAST}
+        y = fastconv.conv2d(x, w, **options)
+        dx, dw, _ = fastconv.conv2d_backward(y, x, w, **options)
+        for before in (False, True):
+            edge = [guarded(a, before) for a in (x, w, y, np.empty_like(y))]
+            fastconv.conv2d(*edge[:2], **options, out=edge[3])
+            np.testing.assert_array_equal(edge[3], y)
             result = guarded(np.empty_like(x), before)
             fastconv.conv2d_grad_input(edge[2], edge[1], x.shape, **options, out=result)
             np.testing.assert_array_equal(result, dx)
