@@ -108,6 +108,14 @@ for algorithm in ALGORITHMS:
     dx = fastconv.conv2d_grad_input(y, w, x.shape, padding=1, algorithm=algorithm)
     dw = fastconv.conv2d_grad_weight(y, x, w.shape, padding=1, algorithm=algorithm)
     print(algorithm, hashlib.sha256(b"".join(a.tobytes() for a in (y, dx, dw))).hexdigest())
+rng = np.random.default_rng(0)
+options = {"padding": 1, "data_format": "channels_last"}
+x = rng.standard_normal((5, 30, 29, 48), np.float32)
+for groups, stride in ((1, 1), (1, 2), (48, 1), (48, 2)):
+    w = rng.standard_normal((48, 48 // groups, 3, 3), np.float32)
+    y = fastconv.conv2d(x, w, groups=groups, stride=stride, **options)
+    dx, dw, db = fastconv.conv2d_backward(y, x, w, groups=groups, stride=stride, **options)
+    print(hashlib.sha256(b"".join(a.tobytes() for a in (y, dx, dw, db))).hexdigest())
 """
 
 
