@@ -116,12 +116,15 @@ def _phases(
         before = tuple([(r - 1) * dilation - b for r, dilation, b in axes])
         yield depthwise.correlate, flipped, out, (before, g.dilation, g.stride)
         return
-    contiguous = weight.flags.c_contiguous and out.flags.c_contiguous
-    if g.is_product and contiguous and bias is None:
+    if g.is_product and bias is None:
         # Pixels become channels: as pixels, each would meet one tap and zeros under all others.
-        swapped = weight.reshape(*weight.shape[:2], -1, *ONES).swapaxes(1, 2)
-        yield direct.correlate, swapped, out.reshape(*out.shape[:2], -1, *ONES), ((0, 0, 0), ONES)
-        return
+        order = (0, 1, 3, 4, 5, 2) if g.channels_last else (0, 1, 2, 3, 4, 5)
+        image, filters = out.transpose(order), weight.transpose(order)
+        if image.flags.c_contiguous:
+            columns = np.ascontiguousarray(filters).reshape(*filters.shape[:2], -1, *ONES)
+            row = image.reshape(*image.shape[:2], -1, *ONES)
+            yield direct.correlate, columns.swapaxes(1, 2), row, ((0, 0, 0), ONES)
+            return
     for phase in g.phases:
         filters = None if phase.taps is None else swapped[phase.taps]
         yield _CORRELATE[algorithm], filters, out[phase.place], (phase.before, phase.dilation)

@@ -31,8 +31,10 @@ from .simd import (
 # Images beyond the caches are read in short pieces of many channels, which the processor does not
 # foresee. Asking early, for the piece of the channel AHEAD of this one or for the vector NEXT in
 # each line, made a strided 3x3 layer of 128 channels 1.2 times as fast, depthwise ones 1.25 times.
+# Of pixels whose channels lie together, SOON ahead: 1x1 weights of 96 to 24 channels 1.14 times.
 AHEAD = 4
 NEXT = 2
+SOON = 32
 
 
 @device
@@ -389,7 +391,9 @@ def pack_panel(source, distance, valid, table, offsets, runs, step, count, targe
     if distance == 1 and valid >= row:
         for i in range(count):
             piece = pointer(source, element(table, offsets + i))
+            coming = pointer(source, element(table, offsets + min(i + SOON, count - 1)))
             for first in range(0, row, width):
+                prefetch(coming, first)
                 store(target, i * row + first, load(piece, first))
         return
     for first in range(0, row, width):
