@@ -119,9 +119,9 @@ def _phases(
     if g.is_product and bias is None:
         # Pixels become channels: as pixels, each would meet one tap and zeros under all others.
         order = (0, 1, 3, 4, 5, 2) if g.channels_last else (0, 1, 2, 3, 4, 5)
-        image, filters = out.transpose(order), weight.transpose(order)
+        image, ordered = out.transpose(order), weight.transpose(order)
         if image.flags.c_contiguous:
-            columns = np.ascontiguousarray(filters).reshape(*filters.shape[:2], -1, *ONES)
+            columns = np.ascontiguousarray(ordered).reshape(*ordered.shape[:2], -1, *ONES)
             row = image.reshape(*image.shape[:2], -1, *ONES)
             yield direct.correlate, columns.swapaxes(1, 2), row, ((0, 0, 0), ONES)
             return
