@@ -127,7 +127,7 @@ def run_forward(
     algorithm = backend.choose("forward", g, x, algorithm, precision)
     y: Array = backend.result_like(x, shape, out, (x, weight, bias))
     if g.batch:
-        backend.forward(x, weight, bias, g, y, algorithm)
+        y = backend.forward(x, weight, bias, g, y, algorithm)
     return y
 
 
@@ -146,7 +146,7 @@ def run_grad_input(
     algorithm = backend.choose("grad_input", g, dy, algorithm, precision)
     dx: Array = backend.result_like(dy, shape, out, (dy, weight, bias))
     if g.batch:
-        backend.grad_input(dy, weight, bias, g, dx, algorithm)
+        dx = backend.grad_input(dy, weight, bias, g, dx, algorithm)
     return dx
 
 
@@ -162,8 +162,14 @@ def run_grad_weight(
 ) -> Array:
     algorithm = backend.choose("grad_weight", g, x, algorithm, precision)
     dw: Array = backend.result_like(x, shape, out, (dy, x))
-    backend.grad_weight(dy, x, g, dw, algorithm)
+    dw = backend.grad_weight(dy, x, g, dw, algorithm)
     return dw
+
+
+def run_grad_bias(backend: ModuleType, ndim: int, dy: Array, channels_last: bool) -> Array:
+    shape = batched_shape("grad_output", dy.shape, ndim, channels_last)
+    db: Array = backend.grad_bias(dy, shape, channels_last)
+    return db
 
 
 def conv(
@@ -412,10 +418,7 @@ def conv_grad_bias(ndim: int, grad_output: Array, *, data_format: str = "channel
     True
     """
     backend = backend_of({"grad_output": grad_output})
-    channels_last = is_channels_last(data_format)
-    shape = batched_shape("grad_output", grad_output.shape, ndim, channels_last)
-    db: Array = backend.grad_bias(grad_output, shape, channels_last)
-    return db
+    return run_grad_bias(backend, ndim, grad_output, is_channels_last(data_format))
 
 
 def conv_backward(
@@ -480,7 +483,7 @@ def conv_backward(
     return (
         run_grad_input(backend, g, dy, weight, None, x.shape, *how) if of_x else None,
         run_grad_weight(backend, g, dy, x, weight.shape, *how) if of_weight else None,
-        conv_grad_bias(ndim, dy, data_format=data_format) if of_bias else None,
+        run_grad_bias(backend, ndim, dy, g.channels_last) if of_bias else None,
     )
 
 

@@ -15,8 +15,8 @@ from .functional import (
     Needs,
     check_grad_output,
     check_needs,
-    conv_grad_bias,
     run_forward,
+    run_grad_bias,
     run_grad_input,
     run_grad_weight,
 )
@@ -330,7 +330,7 @@ def conv_transpose_backward(
     return (
         run_forward(backend, g, dy, weight, None, x.shape, *how) if of_x else None,
         run_grad_weight(backend, g, x, dy, weight.shape, *how) if of_weight else None,
-        conv_grad_bias(ndim, dy, data_format=data_format) if of_bias else None,
+        run_grad_bias(backend, ndim, dy, g.channels_last) if of_bias else None,
     )
 
 

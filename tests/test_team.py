@@ -92,6 +92,31 @@ def test_python_threads_that_all_compile():
     assert run(CALLS + FIRST_CALLS, FASTCONV_CACHE="0") == ["6", "1", "True", "0"]
 
 
+CALLING_THREAD = """
+from fastconv.cpu.team import calling_thread, threads
+expected, seen = None, []
+with calling_thread():
+    with calling_thread():
+        pass
+    expected = digest()
+    try:
+        seen.append(numba.threading_layer())
+    except ValueError:
+        seen.append("none")  # no thread was started
+    other = threading.Thread(target=lambda: seen.append(threads()))
+    other.start()
+    other.join()
+    seen.append(threads())
+seen += [threads(), digest() == expected]
+print(*seen)
+"""
+
+
+def test_calling_thread():
+    """A large job on the thread that calls, while other threads have jobs run on all."""
+    assert run(CALLS + CALLING_THREAD, NUMBA_NUM_THREADS="3") == ["none", "3", "1", "3", "True"]
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 @pytest.mark.parametrize("layer", LAYERS)
 def test_processes(layer, method, tmp_path):

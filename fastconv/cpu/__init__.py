@@ -6,7 +6,7 @@
     grad_bias(grad_output, shape, channels_last)
 
 Arrays come as the caller has them, but checked; ``choose`` has said which algorithm, and ``out`` is
-from ``result_like`` and is written whole. ``grad_input`` adds a bias because a transposed
+from ``result_like``, is written whole and returned. ``grad_input`` adds a bias because a transposed
 convolution, which it computes as well, has one.
 """
 
@@ -68,15 +68,16 @@ def choose(map_name: str, geometry: ConvGeometry, x: Array, algorithm: str, prec
 
 def forward(
     x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, out: Array, algorithm: str
-) -> None:
+) -> Array:
     """Correlate ``x`` with ``weight``."""
     g = geometry
-    x, out = _image(x, g.x_shape, g), _image(out, g.y_shape, g)
+    x, y = _image(x, g.x_shape, g), _image(out, g.y_shape, g)
     weight, bias = weight.reshape(g.weight_shape), _contiguous(bias)
     if algorithm == "reference":
-        _reference(reference.forward, (x, weight, _bias(bias, out)), g, out)
+        _reference(reference.forward, (x, weight, _bias(bias, y)), g, y)
     else:
-        _CORRELATE[algorithm](x, weight, bias, out, g.stride, g.before, g.dilation)
+        _CORRELATE[algorithm](x, weight, bias, y, g.stride, g.before, g.dilation)
+    return out
 
 
 def grad_input(
@@ -86,19 +87,20 @@ def grad_input(
     geometry: ConvGeometry,
     out: Array,
     algorithm: str,
-) -> None:
+) -> Array:
     """Correlate ``grad_output`` with the flipped filters, their two channel axes swapped."""
     g = geometry
-    grad_output, out = _image(grad_output, g.y_shape, g), _image(out, g.x_shape, g)
+    grad_output, dx = _image(grad_output, g.y_shape, g), _image(out, g.x_shape, g)
     weight, bias = weight.reshape(g.weight_shape), _contiguous(bias)
     if algorithm == "reference":
-        _reference(reference.grad_input, (grad_output, weight, _bias(bias, out)), g, out)
-        return
-    for engine, filters, part, options in _phases(algorithm, weight, g, out, bias):
+        _reference(reference.grad_input, (grad_output, weight, _bias(bias, dx)), g, dx)
+        return out
+    for engine, filters, part, options in _phases(algorithm, weight, g, dx, bias):
         if filters is None:
-            part[...] = _bias(bias, out).reshape(*out.shape[1:3], 1, 1, 1)
+            part[...] = _bias(bias, dx).reshape(*dx.shape[1:3], 1, 1, 1)
         else:
             engine(grad_output, filters, bias, part, ONES, *options)
+    return out
 
 
 def _phases(
@@ -132,18 +134,19 @@ def _phases(
 
 def grad_weight(
     grad_output: Array, x: Array, geometry: ConvGeometry, out: Array, algorithm: str
-) -> None:
+) -> Array:
     """Correlate ``x`` with ``grad_output``."""
     g = geometry
     if g.batch == 0:
         out[...] = 0
-        return
+        return out
     grad_output, x = _image(grad_output, g.y_shape, g), _image(x, g.x_shape, g)
-    out = out.reshape(g.weight_shape)
+    dw = out.reshape(g.weight_shape)
     if algorithm == "reference":
-        _reference(reference.grad_weight, (grad_output, x), g, out)
+        _reference(reference.grad_weight, (grad_output, x), g, dw)
     else:
-        _WEIGHT[algorithm](grad_output, x, None, out, g.stride, g.before, g.dilation)
+        _WEIGHT[algorithm](grad_output, x, None, dw, g.stride, g.before, g.dilation)
+    return out
 
 
 def grad_bias(grad_output: Array, shape: Ints, channels_last: bool) -> Array:

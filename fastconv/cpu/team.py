@@ -7,13 +7,16 @@ its first parallel loop, and a pool of such processes waits for ever. So here
 - jobs that run in parallel take turns, whatever the library: a job has all threads for itself,
   and the next one waits. Small jobs, which run on the thread that calls, wait for nobody;
 - a process forked from one that has this module loaded computes on one thread. That is also what
-  several of them on the same cores want.
+  several of them on the same cores want;
+- whoever runs several calls at a time on threads of their own, as Dask does, has each computed by
+  the thread that calls (``calling_thread``): it needs no turn and wakes nobody.
 """
 
 import functools
 import os
 import threading
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import numba
 
@@ -23,14 +26,31 @@ _turn = threading.Lock()
 _forked = False
 
 
+class _Caller(threading.local):
+    alone = False
+
+
+_caller = _Caller()
+
+
 def turn() -> AbstractContextManager[bool]:
     """A context in which no other thread runs a parallel loop of ours."""
     return _turn
 
 
+@contextmanager
+def calling_thread() -> Iterator[None]:
+    """A context in which calls made by this thread are computed by this thread alone."""
+    before, _caller.alone = _caller.alone, True
+    try:
+        yield
+    finally:
+        _caller.alone = before
+
+
 def threads() -> int:
     """Threads that a large call uses: Numba's setting (``numba.set_num_threads``)."""
-    if _forked:
+    if _forked or _caller.alone:
         return 1
     _launch_threads()
     return int(numba.get_num_threads())

@@ -108,7 +108,7 @@ def result_like(
 
 def forward(
     x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, out: Array, algorithm: str
-) -> None:
+) -> Array:
     """Correlate ``x`` with ``weight``."""
     g, ndim = geometry, len(weight.shape) - 2
     seen, y = (
@@ -123,6 +123,7 @@ def forward(
         _CORRELATE[algorithm](
             seen, filters, _bias(bias, seen), y, taps, g.stride, g.before, g.dilation, x
         )
+    return out
 
 
 def grad_input(
@@ -132,7 +133,7 @@ def grad_input(
     geometry: ConvGeometry,
     out: Array,
     algorithm: str,
-) -> None:
+) -> Array:
     """Correlate ``grad_output`` with the flipped filters, their two channel axes swapped."""
     g, ndim = geometry, len(weight.shape) - 2
     dy, dx = (
@@ -142,7 +143,7 @@ def grad_input(
     filters = _filters(weight, g)
     if algorithm == "reference":
         _reference(reference.grad_input, (dy, filters, dx), bias, g, grad_output)
-        return
+        return out
     swapped = filters.swapped(1, 2)
     itemsize, added = dtype_of(out).itemsize, _bias(bias, dy)
     for phase in g.phases:
@@ -152,11 +153,12 @@ def grad_input(
         _CORRELATE[algorithm](
             dy, swapped, added, part, taps, ONES, phase.before, phase.dilation, grad_output
         )
+    return out
 
 
 def grad_weight(
     grad_output: Array, x: Array, geometry: ConvGeometry, out: Array, algorithm: str
-) -> None:
+) -> Array:
     """Correlate ``x`` with ``grad_output``."""
     g, ndim = geometry, len(out.shape) - 2
     dy, seen, dw = (
@@ -168,6 +170,7 @@ def grad_weight(
         _reference(reference.grad_weight, (dy, seen, dw), None, g, x)
     else:
         _WEIGHT[algorithm](dy, seen, dw, g.stride, g.before, g.dilation, x)
+    return out
 
 
 def grad_bias(grad_output: Array, shape: Ints, channels_last: bool) -> Array:
