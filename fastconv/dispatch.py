@@ -1,7 +1,11 @@
-"""From arrays to the backend that computes on them: NumPy's on the CPU, device arrays on CUDA."""
+"""From arrays to the backend that computes on them: NumPy's on the CPU, device arrays on CUDA.
+
+Lazy arrays of Dask have a backend of their own, which lays out tasks for that of the CPU.
+"""
 
 import functools
 import importlib.util
+import sys
 from types import ModuleType
 from typing import Any
 
@@ -60,7 +64,7 @@ def backend_of(arrays: dict[str, Any], bias: Any = None) -> ModuleType:
     dtype = None
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
-            return _cuda_backend_of(arrays)
+            return _dask_backend_of(arrays) or _cuda_backend_of(arrays)
         if array.dtype not in DTYPES:
             raise TypeError(f"{name} must be float32 or float64, got {array.dtype.str}")
         if dtype is None:
@@ -70,6 +74,18 @@ def backend_of(arrays: dict[str, Any], bias: Any = None) -> ModuleType:
                 f"all arrays must have one dtype, got {first} {dtype} and {name} {array.dtype}"
             )
     return _cpu()
+
+
+def _dask_backend_of(arrays: dict[str, Any]) -> ModuleType | None:
+    """The same, where an argument is an array of Dask."""
+    # Whoever has such an array has imported it.
+    library = sys.modules.get("dask.array")
+    if library is None or not any(isinstance(a, library.Array) for a in arrays.values()):
+        return None
+    from . import dask as backend
+
+    backend.check(arrays)
+    return backend
 
 
 def _cuda_backend_of(arrays: dict[str, Any]) -> ModuleType:

@@ -12,14 +12,18 @@ import fastconv
 EXAMPLES = [n for n in fastconv.__all__ if n not in ("Explanation", "GradCheck")]
 
 
-def _without_cuda(name):
-    if importlib.util.find_spec("numba_cuda") is not None:
+# What backends need that not everybody installs.
+OPTIONAL = {"fastconv.cuda": "numba_cuda", "fastconv.dask": "dask"}
+MISSING = [name for name, needed in OPTIONAL.items() if importlib.util.find_spec(needed) is None]
+
+
+def _without(name):
+    if name not in MISSING:
         raise ImportError(name)
 
 
-MODULES = [m.name for m in pkgutil.walk_packages(fastconv.__path__, "fastconv.", _without_cuda)]
-if importlib.util.find_spec("numba_cuda") is None:
-    MODULES.remove("fastconv.cuda")
+MODULES = [m.name for m in pkgutil.walk_packages(fastconv.__path__, "fastconv.", _without)]
+MODULES = [name for name in MODULES if name not in MISSING]
 
 
 def run(item, name):

@@ -1,0 +1,208 @@
+"""The Dask backend: what ``cpu`` offers, on lazy arrays made of chunks.
+
+    forward(x, weight, bias, geometry, out, algorithm)
+    grad_input(grad_output, weight, bias, geometry, out, algorithm)
+    grad_weight(grad_output, x, geometry, out, algorithm)
+    grad_bias(grad_output, shape)
+
+Each lays out a graph of tasks that call the CPU backend: one for each block of the result or, where
+that is a sum over pixels, one for each block of ``grad_output`` and a tree of additions in a fixed
+order. A task computes on the thread that Dask runs it on, and on no other.
+
+Images may be cut along the batch and along space: ``slabs.py`` says what of them a block needs,
+``images.py`` from which chunks it comes. NumPy's arrays are taken for chunks. Lazy arrays cannot be
+written to: the maps return another than ``out``.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from dask.base import tokenize
+from dask.core import flatten
+from dask.task_spec import List, Task, TaskRef
+from numpy.typing import NDArray
+
+from ..cpu import choose as choose
+from ..dispatch import backend_of
+from ..functional import run_forward, run_grad_input
+from ..geometry import ConvGeometry, Ints
+from . import tasks
+from .images import (
+    EdgesFrom,
+    Graph,
+    Images,
+    Lazy,
+    chunk_key,
+    drop_axes,
+    lazy,
+    lazy_array,
+    sizes_of,
+    with_channels,
+)
+from .slabs import Block, blocks_of_pixels, blocks_of_windows, pixel_edges, window_edges
+
+Array = NDArray[Any]
+
+# Terms that one task adds up. More would meet on one machine at a time, fewer make more steps one
+# after the other.
+TOGETHER = 4
+
+
+def check(arrays: dict[str, Any]) -> None:
+    """See that the arrays, of which one at least is Dask's, can be served together.
+
+    Raises
+    ------
+    TypeError
+        If an array is neither NumPy's nor made of such, or the dtypes are unsupported or differ.
+    ValueError
+        If an array has chunks of unknown sizes.
+    """
+    kinds = {}
+    for name, array in arrays.items():
+        kinds[name] = kind = array._meta if isinstance(array, da.Array) else array
+        if not isinstance(kind, np.ndarray):
+            made_of = "" if kind is array else "a Dask array of "
+            raise TypeError(
+                f"{name} must be a Dask array of NumPy's, or a NumPy array beside one, got"
+                f" {made_of}{type(kind).__module__}.{type(kind).__qualname__}"
+            )
+        if np.isnan(array.shape).any():
+            raise ValueError(
+                f"{name} must have chunks of known sizes, got shape {array.shape}:"
+                f" {name}.compute_chunk_sizes() finds them out"
+            )
+    backend_of(kinds)  # says what is wrong with dtypes
+
+
+def result_like(x: Lazy, shape: Ints, out: Any, inputs: tuple[Lazy | None, ...]) -> Lazy:
+    """Lazy zeros of this shape and ``x``'s dtype: the result for an empty batch.
+
+    Raises
+    ------
+    TypeError
+        If there is an ``out``.
+    """
+    if out is not None:
+        raise TypeError(
+            "out must be None beside Dask arrays, whose results are lazy, got"
+            f" {type(out).__module__}.{type(out).__qualname__}"
+        )
+    return da.zeros(shape, dtype=x.dtype, chunks=-1)
+
+
+def forward(
+    x: Lazy, weight: Lazy, bias: Lazy | None, geometry: ConvGeometry, out: Lazy, algorithm: str
+) -> Lazy:
+    """Correlate ``x`` with ``weight``: blocks of windows take slabs of images."""
+    how = run_forward, window_edges, blocks_of_windows
+    return _correlate(*how, x, weight, bias, geometry, out, algorithm)
+
+
+def grad_input(
+    grad_output: Lazy,
+    weight: Lazy,
+    bias: Lazy | None,
+    geometry: ConvGeometry,
+    out: Lazy,
+    algorithm: str,
+) -> Lazy:
+    """Correlate ``grad_output`` with the flipped filters: blocks of pixels take slabs of it."""
+    how = run_grad_input, pixel_edges, blocks_of_pixels
+    return _correlate(*how, grad_output, weight, bias, geometry, out, algorithm)
+
+
+def _correlate(
+    run: Callable[..., Array],
+    edges_from: EdgesFrom,
+    blocks: Callable[[ConvGeometry, Sequence[Ints]], Iterator[Block]],
+    x: Lazy,
+    weight: Lazy,
+    bias: Lazy | None,
+    geometry: ConvGeometry,
+    out: Lazy,
+    algorithm: str,
+) -> Lazy:
+    """The lazy array whose blocks ``run`` computes of slabs of ``x``."""
+    ndim = weight.ndim - 2
+    images = Images(x, ndim)
+    parameters = [lazy(array).rechunk(-1) for array in (weight, bias) if array is not None]
+    references = [TaskRef(chunk_key(array, (0,) * array.ndim)) for array in parameters]
+    edges = images.edges_from(edges_from, geometry)
+    channels = (out.shape[-1 - ndim],)
+    chunks = with_channels(drop_axes([sizes_of(axis) for axis in edges], ndim), channels)
+    sources = images.array, *parameters
+    name = _name(run.__name__, sources, geometry, edges, algorithm)
+    graph: Graph = {}
+    for place, _, slab, part in blocks(geometry, edges):
+        index = with_channels(drop_axes(place, ndim), 0)
+        shape = tuple([sizes[i] for sizes, i in zip(chunks, index, strict=True)])
+        arguments = images.take(slab, name, graph), *references
+        key = (name, *index)
+        graph[key] = Task(key, tasks.correlated, run, part, shape, algorithm, *arguments)
+    whole = lazy_array(graph, name, chunks, out.dtype, sources)
+    return whole if out.ndim == ndim + 2 else whole[0]
+
+
+def grad_weight(
+    grad_output: Lazy, x: Lazy, geometry: ConvGeometry, out: Lazy, algorithm: str
+) -> Lazy:
+    """Correlate ``x`` with ``grad_output``: a sum over blocks of the one that is Dask's."""
+    windows, images = (Images(array, out.ndim - 2) for array in (grad_output, x))
+    if geometry.batch == 0:
+        return out
+    edges = windows.edges
+    if not isinstance(grad_output, da.Array):
+        edges = images.edges_from(window_edges, geometry)
+    sources = windows.array, images.array
+    name = _name("run_grad_weight", sources, geometry, edges, algorithm)
+    graph: Graph = {}
+    terms = [
+        (
+            tasks.grad_weight,
+            part,
+            out.shape,
+            algorithm,
+            windows.take(block, name, graph),
+            images.take(slab, name, graph),
+        )
+        for _, block, slab, part in blocks_of_windows(geometry, edges)
+    ]
+    return _sum(terms, graph, name, out.shape, out.dtype, sources)
+
+
+def grad_bias(grad_output: Lazy, shape: Ints) -> Lazy:
+    """Sum ``grad_output``, which is of this shape but for a missing batch axis, by channel."""
+    array = Images(grad_output, len(shape) - 2).array
+    terms = [(tasks.grad_bias, TaskRef(key)) for key in flatten(array.__dask_keys__())]
+    name = _name("run_grad_bias", (array,))
+    return _sum(terms, {}, name, shape[1:2], array.dtype, (array,))
+
+
+def _sum(
+    terms: list[tuple[Any, ...]],
+    graph: Graph,
+    name: str,
+    shape: Ints,
+    dtype: np.dtype[Any],
+    sources: Sequence[Lazy],
+) -> Lazy:
+    """The lazy array, one chunk, that is the sum of the tasks ``(function, *arguments)``."""
+    level = 0
+    while len(terms) > 1:
+        keys = [(f"{name}-{level}", i) for i in range(len(terms))]
+        graph.update({key: Task(key, *term) for key, term in zip(keys, terms, strict=True)})
+        groups = [keys[i : i + TOGETHER] for i in range(0, len(keys), TOGETHER)]
+        terms = [(tasks.added, List(*map(TaskRef, group))) for group in groups]
+        level += 1
+    key = (name, *[0] * len(shape))
+    graph[key] = Task(key, *terms[0])
+    return lazy_array(graph, name, tuple([(extent,) for extent in shape]), dtype, sources)
+
+
+def _name(function: str, sources: Sequence[Lazy], *options: Any) -> str:
+    """A name that is the same for the same call: Dask then computes both once."""
+    token = tokenize([array.name for array in sources], *options)
+    return f"{function.removeprefix('run_')}-{token}"
