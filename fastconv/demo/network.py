@@ -76,7 +76,7 @@ class Flatten(_Layer):
 
     def forward(self, x: Array) -> Array:
         self.shape = x.shape
-        return x.reshape(len(x), -1)
+        return x.reshape(len(x), math.prod(x.shape[1:]))  # -1 is not known without images
 
     def backward(self, dy: Array) -> Array:
         return dy.reshape(self.shape)
