@@ -1,0 +1,182 @@
+"""Convolve images larger than memory may be, in chunks, on threads and on worker processes.
+
+    python -m bench.dask_large --gigabytes 3.2 --limit 1.5 --workers 0 1 2
+
+Images are drawn chunk by chunk, the same for the same seed, and nowhere kept as a whole; 0 workers
+are the threads of one process, any other number processes of one thread each. The system refuses
+all of them together more memory than the limit (``RLIMIT_DATA``). Each number of workers runs in a
+process of its own. Throughput counts the operations of the definition, and leaves out the time in
+which images are drawn; beside it is that of a call with as much as fits.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from math import isqrt
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+from distributed import Client, LocalCluster
+
+import fastconv
+
+GB = 10**9
+PADDING = {"padding": 1}
+
+
+def images(arguments: argparse.Namespace) -> Any:
+    """One image (1, C, H, W) of float32, as high as it is wide and a whole number of chunks."""
+    pixels = arguments.gigabytes * GB / 4 / arguments.channels
+    side = -(-isqrt(int(pixels)) // arguments.chunk[0]) * arguments.chunk[0]
+    shape = 1, arguments.channels, side, side
+    chunks = 1, arguments.channels, *arguments.chunk
+    rng = da.random.default_rng(arguments.seed)
+    return rng.random(shape, dtype=np.float32, chunks=chunks) - np.float32(0.5)
+
+
+def filters(arguments: argparse.Namespace) -> Any:
+    shape = arguments.channels, arguments.channels, 3, 3
+    return np.random.default_rng(arguments.seed).standard_normal(shape).astype(np.float32)
+
+
+def timed(array: Any) -> float:
+    start = time.perf_counter()
+    array.compute()
+    return time.perf_counter() - start
+
+
+def check(x: Any, w: Any, y: Any) -> None:
+    """See that pixels where chunks meet are those of a call without chunks."""
+    middle = [min(sizes[0], sum(sizes) // 2) for sizes in x.chunks[2:]]
+    inside = tuple(slice(pixel - 9, pixel + 7) for pixel in middle)
+    around = tuple(slice(pixel - 10, pixel + 8) for pixel in middle)
+    exact = fastconv.conv2d(x[..., *around].compute(), w)
+    got = y[..., *inside].compute()
+    if not np.allclose(got, exact, rtol=0, atol=1e-4 * np.abs(exact).max()):
+        raise RuntimeError("results differ from those of a call without chunks")
+
+
+def set_limit(gigabytes: float) -> None:
+    resource.setrlimit(resource.RLIMIT_DATA, (int(gigabytes * GB),) * 2)
+
+
+def peak_memory() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GB
+
+
+def in_chunks(arguments: argparse.Namespace) -> dict[str, float]:
+    """Seconds, memory, and operations a second for one number of workers."""
+    workers = arguments.only
+    x, w = images(arguments), filters(arguments)
+    y = fastconv.conv2d(x, w, **PADDING)
+    dw = fastconv.conv2d_grad_weight(y, x, w.shape, **PADDING)
+    with ExitStack() as stack:
+        if workers:
+            share = arguments.limit / workers
+            options = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
+            cluster = LocalCluster(**options, memory_limit=int(share * GB))
+            client = stack.enter_context(Client(stack.enter_context(cluster)))
+            client.run(set_limit, share)
+        else:
+            set_limit(arguments.limit)
+            stack.enter_context(dask.config.set(scheduler="threads"))
+        check(x, w, y)
+        # Kernels are compiled, or loaded, before times are taken.
+        corner = (..., *[slice(2 * pixels) for pixels in x.chunksize[2:]])
+        timed(fastconv.conv2d_grad_weight(y[corner], x[corner], w.shape, **PADDING))
+        drawn = timed(x.sum())
+        forward = timed(y.sum())
+        both = timed(dw)
+        peak = sum(client.run(peak_memory).values()) if workers else peak_memory()
+    work = operations(x, arguments) / GB
+    return {
+        "workers": workers,
+        "images GB": x.nbytes / GB,
+        "blocks": y.npartitions,
+        "drawn s": drawn,
+        "forward s": forward,
+        "both s": both,
+        "forward GF/s": work / (forward - drawn),
+        "grad_weight GF/s": work / (both - forward),
+        "peak GB": peak,
+    }
+
+
+def eager(arguments: argparse.Namespace) -> dict[str, float]:
+    """Operations a second of calls without chunks, the best of five, on all threads."""
+    small = argparse.Namespace(**{**vars(arguments), "gigabytes": arguments.limit / 8})
+    x, w = images(small).compute(), filters(arguments)
+    y = fastconv.conv2d(x, w, **PADDING)
+    calls = {
+        "forward GF/s": lambda: fastconv.conv2d(x, w, **PADDING),
+        "grad_weight GF/s": lambda: fastconv.conv2d_grad_weight(y, x, w.shape, **PADDING),
+    }
+    rates = {}
+    for name, call in calls.items():
+        call()
+        best = np.inf
+        for _ in range(5):
+            start = time.perf_counter()
+            call()
+            best = min(best, time.perf_counter() - start)
+        rates[name] = operations(x, arguments) / GB / best
+    return {"images GB": x.nbytes / GB, **rates, "peak GB": peak_memory()}
+
+
+def operations(x: Any, arguments: argparse.Namespace) -> int:
+    return int(2 * x.size * arguments.channels * 9)
+
+
+def alone(*changes: str) -> dict[str, float]:
+    """What one measurement gives, in a process of its own."""
+    command = [sys.executable, "-m", "bench.dask_large", *sys.argv[1:], *changes]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+COLUMNS = (
+    "images GB",
+    "blocks",
+    "drawn s",
+    "forward s",
+    "both s",
+    "forward GF/s",
+    "grad_weight GF/s",
+    "peak GB",
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    add("--gigabytes", type=float, default=3.2, help="of images")
+    add("--limit", type=float, default=1.5, help="gigabytes of memory of all processes together")
+    add("--channels", type=int, default=64, help="and filters, of 3x3 taps")
+    add("--chunk", type=int, nargs=2, default=[256, 256], help="pixels; -1: all along that axis")
+    add("--workers", type=int, nargs="+", default=[0, 1, 2])
+    add("--seed", type=int, default=0)
+    add("--only", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.only is not None:
+        measured = eager(arguments) if arguments.only < 0 else in_chunks(arguments)
+        print(json.dumps(measured))
+        return
+    print(f"| | {' | '.join(COLUMNS)} |")
+    print("|---|" + "--:|" * len(COLUMNS))
+    for workers in (-1, *arguments.workers):
+        name = {-1: "a call with what fits", 0: "threads"}.get(
+            workers, f"{workers} worker{'s' * (workers > 1)}"
+        )
+        measured = alone("--only", str(workers))
+        cells = [f"{measured[column]:.3g}" if column in measured else "" for column in COLUMNS]
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
