@@ -316,10 +316,12 @@ def test_halos_are_cut_out_where_chunks_lie():
         assert len(chunks) == 1
     # A chunk, the filters, and what 8 neighbours of an interior block lend.
     assert max(len(task.dependencies) for task in tasks) == 1 + 1 + 8
-    lent = {key for task in tasks for key in task.dependencies if "-from-" in key[0]}
-    parts = [y.dask[key]({y.dask[key].args[0].key: np.zeros((1, 3, 20, 20))}) for key in lent]
-    assert {part.shape[2:] for part in parts} == {(1, 1), (1, 20), (20, 1)}
-    assert all(part.base is None for part in parts)
+    halos = {key for task in tasks for key in task.dependencies if "-halo-" in key[0]}
+    assert len(halos) == 12  # one task for each chunk
+    for key in halos:
+        parts = y.dask[key]({y.dask[key].args[0].key: np.zeros((1, 3, 20, 20), "f4")})
+        assert {part.shape[2:] for part in parts} == {(1, 1), (1, 20), (20, 1)}
+        assert all(part.base is None for part in parts)
 
 
 def test_names_tell_calls_apart():

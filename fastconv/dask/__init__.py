@@ -139,9 +139,10 @@ def _correlate(
     for place, _, slab, part in blocks(geometry, edges):
         index = with_channels(drop_axes(place, ndim), 0)
         shape = tuple([sizes[i] for sizes, i in zip(chunks, index, strict=True)])
-        arguments = images.take(slab, name, graph), *references
+        arguments = images.take(slab, name), *references
         key = (name, *index)
         graph[key] = Task(key, tasks.correlated, run, part, shape, algorithm, *arguments)
+    graph |= images.halos(name)
     whole = lazy_array(graph, name, chunks, out.dtype, sources)
     return whole if out.ndim == ndim + 2 else whole[0]
 
@@ -158,18 +159,18 @@ def grad_weight(
         edges = images.edges_from(window_edges, geometry)
     sources = windows.array, images.array
     name = _name("run_grad_weight", sources, geometry, edges, algorithm)
-    graph: Graph = {}
     terms = [
         (
             tasks.grad_weight,
             part,
             out.shape,
             algorithm,
-            windows.take(block, name, graph),
-            images.take(slab, name, graph),
+            windows.take(block, name),
+            images.take(slab, name),
         )
         for _, block, slab, part in blocks_of_windows(geometry, edges)
     ]
+    graph = windows.halos(name) | images.halos(name)
     return _sum(terms, graph, name, out.shape, out.dtype, sources)
 
 

@@ -1,8 +1,8 @@
 """Images in chunks, and how a slab that crosses chunks is put together of pieces of them.
 
-Of a chunk of which a slab takes less than half, that piece is cut out where the chunk lies, by a
-task of its own: only the halo travels to another machine, and the chunk is kept for nobody. A
-larger piece comes as the chunk, to be cut by the task that uses it.
+Pieces of less than half a chunk are cut out where the chunk lies, all of one chunk by one task:
+only the halo travels to another machine, and the chunk is kept for nobody. A larger piece comes as
+the chunk, to be cut by the task that uses it.
 """
 
 from bisect import bisect_right
@@ -91,23 +91,25 @@ class Images:
         self._starts = [(0, *accumulate(sizes)) for sizes in self._sizes]
         # Chunks may be empty, blocks may not.
         self.edges = [tuple(sorted(set(starts))) for starts in self._starts]
+        # Of which chunks which pieces are cut out: their places in what the task returns.
+        self._halos: dict[Ints, dict[Ranges, int]] = {}
 
     def edges_from(self, function: EdgesFrom, geometry: ConvGeometry) -> list[Ints]:
         """The edges of what is computed of these, the spatial ones given by a function."""
         spatial = [function(geometry, axis, edges) for axis, edges in enumerate(self.edges[1:])]
         return [self.edges[0], *spatial]
 
-    def take(self, slab: Ranges, name: str, graph: Graph) -> Any:
+    def take(self, slab: Ranges, name: str) -> Any:
         """A slab as an argument of a task: a chunk or a part of one, or lists for ``np.block``.
 
-        Tasks that cut pieces out are added to ``graph``, which makes the array ``name``.
+        The task is one of those that make the array ``name``, and so are those of ``halos``.
         """
         pieces = [self._pieces(axis, *extent) for axis, extent in enumerate(slab)]
         channels = (0, (0, self._channels), self._channels)
         axes = with_channels(drop_axes(pieces, self._ndim), [channels])
         if max(map(len, axes)) == 1:
-            return self._piece([axis[0] for axis in axes], name, graph)
-        return self._nested(axes, [], name, graph)
+            return self._piece([axis[0] for axis in axes], name)
+        return self._nested(axes, [], name)
 
     def _pieces(self, axis: int, first: int, last: int) -> list[Piece]:
         starts, sizes = self._starts[axis], self._sizes[axis]
@@ -120,23 +122,34 @@ class Images:
             chunk += 1
         return pieces
 
-    def _nested(
-        self, axes: Sequence[list[Piece]], chosen: list[Piece], name: str, graph: Graph
-    ) -> Any:
+    def _nested(self, axes: Sequence[list[Piece]], chosen: list[Piece], name: str) -> Any:
         if not axes:
-            return self._piece(chosen, name, graph)
-        return List(*[self._nested(axes[1:], [*chosen, p], name, graph) for p in axes[0]])
+            return self._piece(chosen, name)
+        return List(*[self._nested(axes[1:], [*chosen, piece], name) for piece in axes[0]])
 
-    def _piece(self, axes: list[Piece], name: str, graph: Graph) -> Any:
+    def _piece(self, axes: list[Piece], name: str) -> Any:
         index, parts, sizes = zip(*axes, strict=True)
         chunk = TaskRef(chunk_key(self.array, index))
         taken, whole = prod([last - first for first, last in parts]), prod(sizes)
         if taken == whole:
             return chunk
-        slices = tuple([slice(*part) for part in parts])
         if 2 * taken >= whole:
-            return Task(None, getitem, chunk, slices)
-        ends = [end for part in parts for end in part]
-        key = (f"{name}-from-{self.array.name}", *index, *ends)
-        graph[key] = Task(key, tasks.cut_out, chunk, slices)
-        return TaskRef(key)
+            return Task(None, getitem, chunk, _slices(parts))
+        places = self._halos.setdefault(index, {})
+        place = places.setdefault(parts, len(places))
+        return Task(None, getitem, TaskRef(self._halo_key(index, name)), place)
+
+    def halos(self, name: str) -> Graph:
+        """The tasks that cut out what was taken, in small pieces, of chunks."""
+        graph: Graph = {}
+        for index, places in self._halos.items():
+            key, chunk = self._halo_key(index, name), TaskRef(chunk_key(self.array, index))
+            graph[key] = Task(key, tasks.cut_out, chunk, [*map(_slices, places)])
+        return graph
+
+    def _halo_key(self, index: Ints, name: str) -> tuple[Any, ...]:
+        return (f"{name}-halo-{self.array.name}", *index)
+
+
+def _slices(parts: Ranges) -> tuple[slice, ...]:
+    return tuple([slice(*part) for part in parts])

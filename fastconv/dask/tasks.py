@@ -46,9 +46,9 @@ def added(terms: list[Array]) -> Array:
     return reduce(np.add, terms)
 
 
-def cut_out(chunk: Array, part: tuple[slice, ...]) -> Array:
-    """A part of a chunk, and not a view, which would keep the chunk."""
-    return chunk[part].copy()
+def cut_out(chunk: Array, parts: list[tuple[slice, ...]]) -> list[Array]:
+    """Parts of a chunk, and not views, which would keep the chunk."""
+    return [chunk[part].copy() for part in parts]
 
 
 def _joined(slab: Any) -> Array:
