@@ -110,6 +110,20 @@ def test_algorithms(algorithm, chunks, dtype, rng):
     assert_close_in_norm(dw, reference.conv_grad_weight(dy, x, w.shape, **case.geometry))
 
 
+@pytest.mark.parametrize("case", CASES[::6], ids=str)
+def test_channels_last(case, rng):
+    x, w, b, dy = operands(case, rng)
+    options = {**case.geometry, "data_format": "channels_last"}
+    lazy, lazy_dy = (da.moveaxis(lazily(a, case, uneven), 1, -1) for a in (x, dy))
+    conv, backward = function("conv", case.ndim), function("conv_backward", case.ndim)
+    y, dx, dw, db = compute(conv(lazy, w, b, **options), *backward(lazy_dy, lazy, w, **options))
+    assert_close_in_norm(np.moveaxis(y, -1, 1), reference.conv(x, w, b, **case.geometry))
+    dx_expected = reference.conv_grad_input(dy, w, x.shape, **case.geometry)
+    assert_close_in_norm(np.moveaxis(dx, -1, 1), dx_expected)
+    assert_close_in_norm(dw, reference.conv_grad_weight(dy, x, w.shape, **case.geometry))
+    assert_close(db, dy.astype("f8").sum(axis=(0, *range(2, dy.ndim))))
+
+
 @pytest.mark.parametrize("case", CASES[::3], ids=str)
 def test_float64_and_every_function(case, rng):
     """Each gradient by its own function, of filters in chunks, and where only one array is lazy."""

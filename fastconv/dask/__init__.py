@@ -3,18 +3,20 @@
     forward(x, weight, bias, geometry, out, algorithm)
     grad_input(grad_output, weight, bias, geometry, out, algorithm)
     grad_weight(grad_output, x, geometry, out, algorithm)
-    grad_bias(grad_output, shape)
+    grad_bias(grad_output, shape, channels_last)
 
 Each lays out a graph of tasks that call the CPU backend: one for each block of the result or, where
 that is a sum over pixels, one for each block of ``grad_output`` and a tree of additions in a fixed
 order. A task computes on the thread that Dask runs it on, and on no other.
 
 Images may be cut along the batch and along space: ``slabs.py`` says what of them a block needs,
-``images.py`` from which chunks it comes. NumPy's arrays are taken for chunks. Lazy arrays cannot be
-written to: the maps return another than ``out``.
+``images.py`` from which chunks it comes. NumPy's arrays are taken for chunks. Where channels are
+last, tasks see their chunks with that axis moved. Lazy arrays cannot be written to: the maps return
+another than ``out``.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import dask.array as da
@@ -127,6 +129,10 @@ def _correlate(
 ) -> Lazy:
     """The lazy array whose blocks ``run`` computes of slabs of ``x``."""
     ndim = weight.ndim - 2
+    if geometry.channels_last:
+        moved, g = _channels_first((x, out), ndim), replace(geometry, channels_last=False)
+        result = _correlate(run, edges_from, blocks, moved[0], weight, bias, g, moved[1], algorithm)
+        return da.moveaxis(result, -1 - ndim, -1)
     images = Images(x, ndim)
     parameters = [lazy(array).rechunk(-1) for array in (weight, bias) if array is not None]
     references = [TaskRef(chunk_key(array, (0,) * array.ndim)) for array in parameters]
@@ -151,7 +157,11 @@ def grad_weight(
     grad_output: Lazy, x: Lazy, geometry: ConvGeometry, out: Lazy, algorithm: str
 ) -> Lazy:
     """Correlate ``x`` with ``grad_output``: a sum over blocks of the one that is Dask's."""
-    windows, images = (Images(array, out.ndim - 2) for array in (grad_output, x))
+    ndim, g = out.ndim - 2, replace(geometry, channels_last=False)
+    if geometry.channels_last:
+        grad_output, x = _channels_first((grad_output, x), ndim)
+        return grad_weight(grad_output, x, g, out, algorithm)
+    windows, images = (Images(array, ndim) for array in (grad_output, x))
     if geometry.batch == 0:
         return out
     edges = windows.edges
@@ -174,12 +184,23 @@ def grad_weight(
     return _sum(terms, graph, name, out.shape, out.dtype, sources)
 
 
-def grad_bias(grad_output: Lazy, shape: Ints) -> Lazy:
-    """Sum ``grad_output``, which is of this shape but for a missing batch axis, by channel."""
-    array = Images(grad_output, len(shape) - 2).array
+def grad_bias(grad_output: Lazy, shape: Ints, channels_last: bool) -> Lazy:
+    """Sum ``grad_output`` by channel; of this shape (N, K, *spatial), but for the caller's order
+    of axes and a missing batch.
+    """
+    ndim = len(shape) - 2
+    if channels_last:
+        (grad_output,) = _channels_first((grad_output,), ndim)
+    array = Images(grad_output, ndim).array
     terms = [(tasks.grad_bias, TaskRef(key)) for key in flatten(array.__dask_keys__())]
     name = _name("run_grad_bias", (array,))
     return _sum(terms, {}, name, shape[1:2], array.dtype, (array,))
+
+
+def _channels_first(images: Sequence[Lazy], ndim: int) -> list[Lazy]:
+    """Images (N, *spatial, C) as (N, C, *spatial); arrays of NumPy stay such."""
+    move = [da.moveaxis if isinstance(image, da.Array) else np.moveaxis for image in images]
+    return [m(image, -1, -1 - ndim) for m, image in zip(move, images, strict=True)]
 
 
 def _sum(

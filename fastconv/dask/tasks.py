@@ -38,7 +38,7 @@ def grad_weight(geometry: ConvGeometry, shape: Ints, algorithm: str, dy: Any, x:
 
 def grad_bias(dy: Array) -> Array:
     """What a chunk of ``grad_output`` adds to the gradient of the bias."""
-    return cpu.grad_bias(dy, dy.shape)
+    return cpu.grad_bias(dy, dy.shape, channels_last=False)
 
 
 def added(terms: list[Array]) -> Array:
