@@ -146,7 +146,7 @@ def is_plain(value: object) -> bool:
     )
 
 
-def per_axis(name: str, value: PerAxis, ndim: int, least: int) -> Ints:
+def per_axis(name: str, value: PerAxis, ndim: int, least: int | None) -> Ints:
     """``value``, one integer or one for each axis, as a tuple; ``least`` is the smallest allowed.
 
     >>> per_axis("stride", 2, ndim=2, least=1)
@@ -160,7 +160,7 @@ def per_axis(name: str, value: PerAxis, ndim: int, least: int) -> Ints:
             raise ValueError(
                 f"{name} must be one integer or {ndim}, one for each spatial axis, got {value!r}"
             )
-    if min(numbers) < least:
+    if least is not None and min(numbers) < least:
         raise ValueError(f"{name} must be at least {least} along every axis, got {value!r}")
     return numbers
 
@@ -204,10 +204,10 @@ PaddingForm = str | tuple[tuple[int, int], ...]
 
 
 def padding_form(padding: Padding, ndim: int) -> PaddingForm:
-    """``padding`` as "same", "valid", or a pair (before, after) for each axis.
+    """``padding`` as "same", "valid", or a pair (before, after) for each axis, negative to crop.
 
-    >>> padding_form((1, (2, 0)), ndim=2)
-    ((1, 1), (2, 0))
+    >>> padding_form((1, (2, -1)), ndim=2)
+    ((1, 1), (2, -1))
     """
     if isinstance(padding, str):
         if padding not in ("same", "valid"):
@@ -217,13 +217,13 @@ def padding_form(padding: Padding, ndim: int) -> PaddingForm:
             )
         return padding
     if _is_integer(padding):
-        return (per_axis("padding", padding, 2, 0),) * ndim  # type: ignore[arg-type, return-value]
+        return (per_axis("padding", padding, 2, None),) * ndim  # type: ignore[arg-type, return-value]
     axes = _sequence("padding", padding)
     if len(axes) != ndim:
         raise ValueError(
             f"padding must have {ndim} entries, one for each spatial axis, got {padding!r}"
         )
-    return tuple([per_axis("padding", axis, 2, 0) for axis in axes])  # type: ignore[arg-type, misc]
+    return tuple([per_axis("padding", axis, 2, None) for axis in axes])  # type: ignore[arg-type, misc]
 
 
 def is_channels_last(data_format: str) -> bool:
@@ -296,6 +296,12 @@ def _as_shown(name: str, channels_last: bool) -> str:
     return f"{name} (channels first)" if channels_last else name
 
 
+def _kept(extents: Ints, pairs: Sequence[tuple[int, int]]) -> Ints:
+    """What cropping, by the pairs' negative numbers, leaves along each axis."""
+    axes = zip(extents, pairs, strict=True)
+    return tuple([n + min(before, 0) + min(after, 0) for n, (before, after) in axes])
+
+
 def _three(values: Ints, fill: int) -> Ints:
     return (fill,) * (3 - len(values)) + values
 
@@ -348,6 +354,8 @@ def conv_geometry(
         pairs: tuple[tuple[int, int], ...] = tuple([(t // 2, t - t // 2) for t in total])
     else:
         pairs = ((0, 0),) * ndim if isinstance(padding, str) else padding
+        if min(_kept(extents, pairs)) < 1:
+            raise ValueError(f"padding {pairs} leaves nothing of {x_name}, of extents {extents}")
         room = [n + sum(pair) - r for n, pair, r in zip(extents, pairs, reach, strict=True)]
         if min(room) < 0:
             padded = tuple([n + sum(pair) for n, pair in zip(extents, pairs, strict=True)])
@@ -384,6 +392,7 @@ def transposed_geometry(
     groups: int,
     dilation: Ints,
     channels_last: bool = False,
+    output_shape: Ints | None = None,
     x_name: str = "x",
     weight_name: str = "weight",
 ) -> ConvGeometry:
@@ -403,36 +412,61 @@ def transposed_geometry(
             f"{weight_name} must have {channels} input channels on its first axis to match"
             f" {x_name} of shape {x_shape}, got shape {weight_shape}"
         )
-    for extra, s, d in zip(output_padding, stride, dilation, strict=True):
-        if extra >= max(s, d):
-            raise ValueError(
-                "output_padding must be smaller than stride or dilation along every axis, got"
-                f" {output_padding} with stride {stride} and dilation {dilation}"
-            )
-    extents, kernel = x_shape[2:], weight_shape[2:]
-    reach = tuple([(r - 1) * d + 1 for r, d in zip(kernel, dilation, strict=True)])
-    if padding == "same":
-        if any(output_padding):
-            raise ValueError(f'output_padding must be 0 with padding="same", got {output_padding}')
-        result = tuple([n * s for n, s in zip(extents, stride, strict=True)])
-    else:
-        pairs = ((0, 0),) * ndim if isinstance(padding, str) else padding
-        result = tuple(
-            [
-                (n - 1) * s + r - sum(pair) + extra
-                for n, s, r, pair, extra in zip(
-                    extents, stride, reach, pairs, output_padding, strict=True
-                )
-            ]
-        )
-        if min(result) < 1:
-            raise ValueError(
-                f"padding {padding} leaves nothing of the result: its extents would be {result}"
-            )
+    result = _transposed_extents(
+        x_shape[2:], weight_shape[2:], stride, padding, output_padding, dilation, output_shape
+    )
     full = (x_shape[0], weight_shape[1] * groups, *result)
     _check_size(full)
     geometry = conv_geometry(
         ndim, full, weight_shape, stride, padding, dilation, groups, channels_last
     )
     # output_padding of a stride or more leaves room for windows that have no counterpart in x.
-    return replace(geometry, output=_three(extents, 1))
+    return replace(geometry, output=_three(x_shape[2:], 1))
+
+
+def _transposed_extents(
+    extents: Ints,
+    kernel: Ints,
+    stride: Ints,
+    padding: PaddingForm,
+    output_padding: Ints,
+    dilation: Ints,
+    output_shape: Ints | None,
+) -> Ints:
+    """Spatial extents of the result of a transposed convolution."""
+    for extra, s, d in zip(output_padding, stride, dilation, strict=True):
+        if extra >= max(s, d):
+            raise ValueError(
+                "output_padding must be smaller than stride or dilation along every axis, got"
+                f" {output_padding} with stride {stride} and dilation {dilation}"
+            )
+    pairs = ((0, 0),) * len(extents) if isinstance(padding, str) else padding
+    if padding == "same":
+        if any(output_padding):
+            raise ValueError(f'output_padding must be 0 with padding="same", got {output_padding}')
+        smallest = tuple([(n - 1) * s + 1 for n, s in zip(extents, stride, strict=True)])
+        result = tuple([n * s for n, s in zip(extents, stride, strict=True)])
+    else:
+        reach = [(r - 1) * d + 1 for r, d in zip(kernel, dilation, strict=True)]
+        axes = zip(extents, stride, reach, pairs, strict=True)
+        smallest = tuple([(n - 1) * s + r - sum(pair) for n, s, r, pair in axes])
+        result = tuple([n + extra for n, extra in zip(smallest, output_padding, strict=True)])
+    if output_shape is not None:
+        if any(output_padding):
+            raise ValueError(
+                f"output_padding must be 0 where output_shape is given, got {output_padding}"
+            )
+        largest = tuple([n + s - 1 for n, s in zip(smallest, stride, strict=True)])
+        bounds = zip(smallest, output_shape, largest, strict=True)
+        if not all(least <= n <= most for least, n, most in bounds):
+            raise ValueError(
+                f"output_shape must lie between {smallest} and {largest}, stride - 1 more, got"
+                f" {output_shape}"
+            )
+        result = output_shape
+    kept = _kept(result, pairs)
+    if min(kept) < 1:
+        raise ValueError(
+            f"padding {padding} leaves nothing of the result: its extents would be {kept}"
+        )
+    return result

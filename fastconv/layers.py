@@ -65,6 +65,7 @@ class _Layer:
         self.training = True
         self.grads: dict[str, Array] = {}
         self._x: Array | None = None
+        self._given: dict[str, Any] = {}
         # He initialisation (arXiv:1502.01852): filters of variance 2 / fan_in keep that of
         # activations through a ReLU. A pixel that a transposed convolution makes meets one in
         # prod(stride) of the taps.
@@ -82,6 +83,11 @@ class _Layer:
     def _geometry(self) -> tuple[Any, ...]:
         """What the functions take after the arrays."""
         raise NotImplementedError
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        """What they take by keyword."""
+        return {"data_format": self.data_format, "precision": self.precision}
 
     def train(self, mode: bool = True) -> None:
         """Set training mode, in which ``forward`` keeps its input for ``backward``."""
@@ -125,16 +131,12 @@ class _Layer:
 
     def forward(self, x: Array) -> Array:
         """The layer's result for ``x``, which is kept for ``backward`` in training mode."""
-        y = self._conv(
-            self.ndim,
-            x,
-            self.weight,
-            self.bias,
-            *self._geometry,
-            data_format=self.data_format,
-            precision=self.precision,
-        )
-        self._x = x if self.training else None
+        return self._forward(x)
+
+    def _forward(self, x: Array, **given: Any) -> Array:
+        options = {**self._options, **given}
+        y = self._conv(self.ndim, x, self.weight, self.bias, *self._geometry, **options)
+        self._x, self._given = (x, given) if self.training else (None, {})
         return y
 
     def backward(self, grad_output: Array) -> Array:
@@ -151,8 +153,8 @@ class _Layer:
             self.weight,
             *self._geometry,
             needs=(True, True, self.bias is not None),
-            data_format=self.data_format,
-            precision=self.precision,
+            **self._options,
+            **self._given,
         )
         named = zip(("weight", "bias"), rest, strict=True)
         self.grads = {name: array for name, array in named if array is not None}
@@ -330,6 +332,14 @@ class _ConvTranspose(_Layer):
             precision,
         )
         self.output_padding = per_axis("output_padding", output_padding, self.ndim, 0)
+
+    def forward(self, x: Array, output_shape: PerAxis | None = None) -> Array:
+        """The layer's result for ``x``, which is kept for ``backward`` in training mode.
+
+        ``output_shape`` is as in ``conv_transpose1d`` and its like, for a layer that has no
+        ``output_padding``.
+        """
+        return self._forward(x, output_shape=output_shape)
 
     @property
     def _geometry(self) -> tuple[Ints, Padding, Ints, int, Ints]:

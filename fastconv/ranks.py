@@ -19,8 +19,8 @@ FILTER_AXES = {1: "S", 2: "R, S", 3: "T, R, S"}
 _GEOMETRY = """stride : int or {n} ints, default 1
     Pixels of ``x`` from one window to the next, along each spatial axis.
 padding : int, {n} ints, {n} pairs (before, after), "same" or "valid", default 0
-    Zeros put around ``x``, in pixels. "valid" is none; "same" as many as give
-    ceil(extent / stride) windows, the odd one after.
+    Zeros put around ``x``, in pixels; negative numbers crop it. "valid" is none; "same" as many as
+    give ceil(extent / stride) windows, the odd one after.
 dilation : int or {n} ints, default 1
     Pixels of ``x`` from one tap to the next.
 groups : int, default 1
@@ -30,14 +30,18 @@ groups : int, default 1
 _TRANSPOSED = """stride : int or {n} ints, default 1
     Pixels of the result from one pixel of ``x`` to the next, along each spatial axis.
 padding : int, {n} ints, {n} pairs (before, after), "same" or "valid", default 0
-    Pixels cut off the result, as the padding of the convolution whose gradient this is. "valid" is
-    none; "same" as many as leave extent * stride.
+    Pixels cut off the result, as the padding of the convolution whose gradient this is; negative
+    numbers put zeros around it. "valid" is none; "same" as many as leave extent * stride.
 output_padding : int or {n} ints, default 0
     Pixels added after the result; less than stride or dilation.
 groups : int, default 1
     Parts into which the channels are cut, each with filters of its own.
 dilation : int or {n} ints, default 1
     Pixels of the result from one tap to the next."""
+
+_OUTPUT_SHAPE = """output_shape : int or {n} ints, optional
+    Spatial extents of the result, in place of ``output_padding``: at least those without any, and
+    less than ``stride`` more."""
 
 _DATA_FORMAT = """data_format : "channels_first" or "channels_last", default "channels_first"
     Where images, gradients of images and results have their channels: with "channels_last", shapes
@@ -84,6 +88,7 @@ def _docstring(template: str, ndim: int) -> str:
     texts = {
         "geometry": _GEOMETRY,
         "transposed": _TRANSPOSED,
+        "output_shape": _OUTPUT_SHAPE,
         "data_format": _DATA_FORMAT,
         "algorithm": _ALGORITHM,
         "precision": _PRECISION,

@@ -49,6 +49,7 @@ def transposed_geometry_of(
     groups: SupportsIndex,
     dilation: PerAxis,
     data_format: str,
+    output_shape: PerAxis | None,
     x_name: str = "x",
     weight_name: str = "weight",
 ) -> ConvGeometry:
@@ -63,6 +64,7 @@ def transposed_geometry_of(
         positive("groups", groups),
         per_axis("dilation", dilation, ndim, 1),
         channels_last,
+        None if output_shape is None else per_axis("output_shape", output_shape, ndim, 1),
         x_name,
         weight_name,
     )
@@ -79,6 +81,7 @@ def conv_transpose(
     groups: SupportsIndex = 1,
     dilation: PerAxis = 1,
     *,
+    output_shape: PerAxis | None = None,
     data_format: str = "channels_first",
     algorithm: str = "auto",
     precision: str = "highest",
@@ -98,6 +101,7 @@ def conv_transpose(
     bias : (K,) ndarray, optional
         Added to every pixel of its output channel.
     {transposed}
+    {output_shape}
     {data_format}
     {algorithm}
     {precision}
@@ -106,7 +110,7 @@ def conv_transpose(
     Returns
     -------
     (N, K, {result}) or (K, {result}) ndarray
-        Of ``x``'s dtype; an extent is
+        Of ``x``'s dtype; an extent is, unless ``output_shape`` says it,
         ``(extent - 1)*stride + (taps - 1)*dilation + 1 - padding + output_padding``.
 
     Raises
@@ -123,7 +127,16 @@ def conv_transpose(
     """
     backend = backend_of({"x": x, "weight": weight}, bias)
     g = transposed_geometry_of(
-        ndim, x.shape, weight.shape, stride, padding, output_padding, groups, dilation, data_format
+        ndim,
+        x.shape,
+        weight.shape,
+        stride,
+        padding,
+        output_padding,
+        groups,
+        dilation,
+        data_format,
+        output_shape,
     )
     shape = image_shape(g.x_shape, ndim, x.shape, g.channels_last)
     return run_grad_input(backend, g, x, weight, bias, shape, algorithm, precision, out)
@@ -140,6 +153,7 @@ def conv_transpose_grad_input(
     groups: SupportsIndex = 1,
     dilation: PerAxis = 1,
     *,
+    output_shape: PerAxis | None = None,
     data_format: str = "channels_first",
     algorithm: str = "auto",
     precision: str = "highest",
@@ -158,6 +172,7 @@ def conv_transpose_grad_input(
     input_shape : tuple of ints
         Shape of ``x``: (N, C, {spatial}) or (C, {spatial}).
     {transposed}
+    {output_shape}
     {data_format}
     {algorithm}
     {precision}
@@ -193,6 +208,7 @@ def conv_transpose_grad_input(
         groups,
         dilation,
         data_format,
+        output_shape,
         x_name="input_shape",
     )
     check_grad_output(grad_output, image_shape(g.x_shape, ndim, shape, g.channels_last))
@@ -210,6 +226,7 @@ def conv_transpose_grad_weight(
     groups: SupportsIndex = 1,
     dilation: PerAxis = 1,
     *,
+    output_shape: PerAxis | None = None,
     data_format: str = "channels_first",
     algorithm: str = "auto",
     precision: str = "highest",
@@ -226,6 +243,7 @@ def conv_transpose_grad_weight(
     weight_shape : tuple of ints
         Shape of the filters: (C, K/groups, {kernel}).
     {transposed}
+    {output_shape}
     {data_format}
     {algorithm}
     {precision}
@@ -261,6 +279,7 @@ def conv_transpose_grad_weight(
         groups,
         dilation,
         data_format,
+        output_shape,
         weight_name="weight_shape",
     )
     check_grad_output(grad_output, image_shape(g.x_shape, ndim, x.shape, g.channels_last))
@@ -279,6 +298,7 @@ def conv_transpose_backward(
     dilation: PerAxis = 1,
     *,
     needs: Needs = (True, True, True),
+    output_shape: PerAxis | None = None,
     data_format: str = "channels_first",
     algorithm: str = "auto",
     precision: str = "highest",
@@ -296,6 +316,7 @@ def conv_transpose_backward(
     {transposed}
     needs : 3 booleans, default (True, True, True)
         Which gradients are wanted; the others are not computed.
+    {output_shape}
     {data_format}
     {algorithm}
     {precision}
@@ -320,7 +341,16 @@ def conv_transpose_backward(
     """
     backend = backend_of({"grad_output": grad_output, "x": x, "weight": weight})
     g = transposed_geometry_of(
-        ndim, x.shape, weight.shape, stride, padding, output_padding, groups, dilation, data_format
+        ndim,
+        x.shape,
+        weight.shape,
+        stride,
+        padding,
+        output_padding,
+        groups,
+        dilation,
+        data_format,
+        output_shape,
     )
     check_grad_output(grad_output, image_shape(g.x_shape, ndim, x.shape, g.channels_last))
     of_x, of_weight, of_bias = check_needs(needs)

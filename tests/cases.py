@@ -77,6 +77,14 @@ def _cases():
     # Single taps, for the whole or in phases, that meet fewer pixels than there are.
     yield replace(image, kernel=(1, 1), channels=20, filters=40, padding=((0, 2), (0, 1)))
     yield Case((9, 4), (1, 2), channels=9, stride=(1, 2), padding=((0, 5), (3, 4)), dilation=(1, 3))
+    # Cropping, on either side or on one with padding on the other; windows that miss the ends.
+    yield replace(image, padding=-1)
+    yield replace(image, padding=((-2, 1), (2, -4)), stride=(2, 3), dilation=(2, 1))
+    yield replace(image, padding=((-3, 2), -2), channels=20, filters=20, groups=20, stride=(1, 2))
+    yield replace(image, kernel=(1, 1), channels=20, filters=40, padding=((-1, 1), (2, -2)))
+    yield replace(image, extents=(50, 41), kernel=(3, 3), batch=1, padding=((-7, 1), (-3, -4)))
+    yield Case((6, 7, 6), (2, 3, 1), padding=((-2, 0), (1, -1), (-1, 1)), stride=(1, 2, 1))
+    yield Case((40,), (3,), padding=((-5, -9),), stride=4, dilation=3)
     # Groups, depthwise, depthwise with multiplier.
     for channels, filters, groups in ((4, 6, 2), (6, 6, 6), (6, 12, 6), (9, 3, 3), (34, 70, 2)):
         yield replace(image, channels=channels, filters=filters, groups=groups)

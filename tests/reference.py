@@ -10,6 +10,9 @@ import numpy as np
 
 LETTERS = "uvwxyz"
 
+# What NumPy calls them.
+MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+
 
 def pairs_of(padding, extents, reach, stride):
     """Padding as (before, after) pairs, by the definitions of "same" and "valid"."""
@@ -31,6 +34,28 @@ def tuple_of(value, ndim):
     return (value,) * ndim if isinstance(value, int) else tuple(value)
 
 
+def pad(x, pairs, mode):
+    """``numpy.pad`` of all axes after the second, where negative numbers crop."""
+    widths = [(max(before, 0), max(after, 0)) for before, after in pairs]
+    padded = np.pad(x, [(0, 0), (0, 0), *widths], MODES[mode])
+    inner = [
+        slice(max(-before, 0), n - max(-after, 0))
+        for (before, after), n in zip(pairs, padded.shape[2:], strict=True)
+    ]
+    return padded[(..., *inner)]
+
+
+def unpad(padded, extents, pairs, mode):
+    """The adjoint of ``pad``, by scattering: each position adds to the pixel that it shows."""
+    for axis, (n, pair) in enumerate(zip(extents, pairs, strict=True), 2):
+        # Pixels count from 1, so that 0 stands for none.
+        shown = pad(np.arange(1, n + 1)[None, None], [pair], mode)[0, 0]
+        sums = np.zeros((n + 1, *np.moveaxis(padded, axis, 0).shape[1:]))
+        np.add.at(sums, shown, np.moveaxis(padded, axis, 0))
+        padded = np.moveaxis(sums[1:], 0, axis)
+    return padded
+
+
 def grouped_channels(x, groups):
     """(N, C, ...) as (N, G, C/G, ...) in float64."""
     return x.astype(np.float64).reshape(x.shape[0], groups, x.shape[1] // groups, *x.shape[2:])
@@ -39,12 +64,12 @@ def grouped_channels(x, groups):
 class Windows:
     """All windows of a padded image: a view (N, G, C/G, *pixels, *taps)."""
 
-    def __init__(self, x, kernel, stride, padding, dilation, groups):
+    def __init__(self, x, kernel, stride, padding, dilation, groups, padding_mode="zeros"):
         ndim = len(kernel)
         stride, dilation = tuple_of(stride, ndim), tuple_of(dilation, ndim)
         reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
         self.pairs = pairs_of(padding, x.shape[2:], reach, stride)
-        self.padded = np.pad(x.astype(np.float64), [(0, 0), (0, 0), *self.pairs])
+        self.padded = pad(x.astype(np.float64), self.pairs, padding_mode)
         axes = tuple(range(2, 2 + ndim))
         view = np.lib.stride_tricks.sliding_window_view(self.padded, reach, axes, writeable=True)
         steps = [slice(None, None, s) for s in stride] + [slice(None, None, d) for d in dilation]
@@ -55,22 +80,26 @@ class Windows:
         self.pixels, self.taps = LETTERS[:ndim], LETTERS[3 : 3 + ndim]
 
 
-def conv(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+def conv(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, padding_mode="zeros"):
     w = weight.astype(np.float64).reshape(groups, weight.shape[0] // groups, *weight.shape[1:])
-    v = Windows(x, weight.shape[2:], stride, padding, dilation, groups)
+    v = Windows(x, weight.shape[2:], stride, padding, dilation, groups, padding_mode)
     rule = f"ngc{v.pixels}{v.taps},gkc{v.taps}->ngk{v.pixels}"
     y = np.einsum(rule, v.view, w, optimize=True).reshape(x.shape[0], weight.shape[0], *v.shape)
     return y if bias is None else y + bias.astype(np.float64).reshape(-1, *[1] * len(v.shape))
 
 
-def conv_grad_weight(dy, x, weight_shape, stride=1, padding=0, dilation=1, groups=1):
-    v = Windows(x, weight_shape[2:], stride, padding, dilation, groups)
+def conv_grad_weight(
+    dy, x, weight_shape, stride=1, padding=0, dilation=1, groups=1, padding_mode="zeros"
+):
+    v = Windows(x, weight_shape[2:], stride, padding, dilation, groups, padding_mode)
     grouped = grouped_channels(dy, groups)
     rule = f"ngc{v.pixels}{v.taps},ngk{v.pixels}->gkc{v.taps}"
     return np.einsum(rule, v.view, grouped, optimize=True).reshape(weight_shape)
 
 
-def conv_grad_input(dy, weight, input_shape, stride=1, padding=0, dilation=1, groups=1):
+def conv_grad_input(
+    dy, weight, input_shape, stride=1, padding=0, dilation=1, groups=1, padding_mode="zeros"
+):
     v = Windows(np.zeros(input_shape), weight.shape[2:], stride, padding, dilation, groups)
     w = weight.astype(np.float64).reshape(groups, weight.shape[0] // groups, *weight.shape[1:])
     grouped = grouped_channels(dy, groups)
@@ -82,15 +111,19 @@ def conv_grad_input(dy, weight, input_shape, stride=1, padding=0, dilation=1, gr
         )
         rule = f"ngk{v.pixels},gkc->ngc{v.pixels}"
         dx[(..., *place)] += np.einsum(rule, grouped, w[(..., *taps)], optimize=True)
-    dx = dx.reshape(v.padded.shape)
-    inner = tuple(
-        slice(before, before + n) for (before, _), n in zip(v.pairs, input_shape[2:], strict=True)
-    )
-    return dx[(..., *inner)]
+    return unpad(dx.reshape(v.padded.shape), input_shape[2:], v.pairs, padding_mode)
 
 
 def conv_transpose(
-    x, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1
+    x,
+    weight,
+    bias=None,
+    stride=1,
+    padding=0,
+    output_padding=0,
+    groups=1,
+    dilation=1,
+    output_shape=None,
 ):
     """By its definition: every pixel of ``x`` stamps the filter, times itself, on the result."""
     ndim = x.ndim - 2
@@ -100,21 +133,25 @@ def conv_transpose(
     reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
     full = [(n - 1) * s + r for n, s, r in zip(x.shape[2:], stride, reach, strict=True)]
     if padding == "same":
-        result = [n * s for n, s in zip(x.shape[2:], stride, strict=True)]
+        result = output_shape or [n * s for n, s in zip(x.shape[2:], stride, strict=True)]
         pairs = pairs_of("same", result, reach, stride)
     else:
         pairs = pairs_of(padding, x.shape[2:], reach, stride)
-        result = [f - sum(p) + e for f, p, e in zip(full, pairs, extra, strict=True)]
+        result = output_shape or [
+            f - sum(p) + e for f, p, e in zip(full, pairs, extra, strict=True)
+        ]
     w = weight.astype(np.float64).reshape(groups, -1, *weight.shape[1:])
     source = grouped_channels(x, groups)
-    room = [max(f, p[0] + r) for f, p, r in zip(full, pairs, result, strict=True)]
+    first = [max(-before, 0) for before, _ in pairs]  # where the first stamp goes
+    room = [b + max(f, p[0] + r) for b, f, p, r in zip(first, full, pairs, result, strict=True)]
     y = np.zeros((x.shape[0], groups, weight.shape[1], *room))
     for pixel in np.ndindex(*x.shape[2:]):
         place = tuple(
-            slice(p * s, p * s + r, d)
-            for p, s, r, d in zip(pixel, stride, reach, dilation, strict=True)
+            slice(b + p * s, b + p * s + r, d)
+            for b, p, s, r, d in zip(first, pixel, stride, reach, dilation, strict=True)
         )
         y[(..., *place)] += np.einsum("ngc,gck...->ngk...", source[(..., *pixel)], w)
     y = y.reshape(x.shape[0], groups * weight.shape[1], *room)
-    y = y[(..., *[slice(p[0], p[0] + r) for p, r in zip(pairs, result, strict=True)])]
+    starts = [b + p[0] for b, p in zip(first, pairs, strict=True)]
+    y = y[(..., *[slice(start, start + r) for start, r in zip(starts, result, strict=True)])]
     return y if bias is None else y + bias.astype(np.float64).reshape(-1, *[1] * ndim)

@@ -67,8 +67,14 @@ BAD = {
     "stride array": (arrays(stride=np.ones((2, 2), int)), TypeError, "stride must be made of int"),
     "dilation 0": (arrays(dilation=0), ValueError, "dilation must be at least 1"),
     "dilation none": (arrays(dilation=None), TypeError, "dilation must be an integer"),
-    "padding -1": (arrays(padding=-1), ValueError, "padding must be at least 0"),
-    "padding pair": (arrays(padding=((0, -2), 1)), ValueError, "padding must be at least 0"),
+    "crop": (
+        arrays(padding=-4),
+        ValueError,
+        "padding ((-4, -4), (-4, -4)) leaves nothing of x, of extents (8, 9)",
+    ),
+    "crop, then pad": (arrays(padding=((-8, 20), 0)), ValueError, "leaves nothing of x, of ext"),
+    "crop too much": (arrays(padding=-3), ValueError, "spans (3, 2), more than the padded x of (2"),
+    "padding -2**70": (arrays(padding=-(2**70)), ValueError, "leaves nothing of x"),
     "padding name": (arrays(padding="full"), ValueError, 'padding must be "same", "valid"'),
     "padding 3": (arrays(padding=(1, 1, 1)), ValueError, "padding must have 2 entries"),
     "padding triple": (arrays(padding=((1, 1, 1), 0)), ValueError, "padding must be one integer"),
@@ -158,6 +164,7 @@ TRANSPOSED_BAD = {
     "negative": ({"output_padding": -1}, "output_padding must be at least 0"),
     "same": ({"output_padding": 1, "stride": 2, "padding": "same"}, "must be 0 with padding="),
     "cropped": ({"padding": 9}, "leaves nothing of the result"),
+    "grown": ({"padding": ((10, -9), 0)}, "leaves nothing of the result: its extents would be (0,"),
     "bias": ({"bias": B}, "bias must have shape (4,)"),
 }
 

@@ -45,6 +45,7 @@ TILES = [
     replace(IMAGE, batch=2, stride=(2, 1), filters=17),
     replace(IMAGE, channels=18, filters=34, groups=2, dilation=(1, 2)),
 ]
+CROPPED = replace(IMAGE, padding=((-2, 1), (1, -3)), stride=(1, 2))
 
 # Half precision keeps 11 bits of a result; sums are float32's.
 TOLERANCE = {"float16": 6e-4, "float32": 2e-6, "float64": 1e-14}
@@ -60,7 +61,8 @@ every_case = pytest.mark.parametrize(
     + [(case, dtype, "planar") for dtype in ("float16", "float64") for case in FEW[::4]]
     + [(case, "float32", "tf32") for case in FEW[::8] + TILES]
     + [(case, "float32", "3xtf32") for case in TILES[2:3]]
-    + [(TILES[2], "float16", algorithm) for algorithm in ("gemm", "tf32")],
+    + [(TILES[2], "float16", algorithm) for algorithm in ("gemm", "tf32")]
+    + [(CROPPED, "float32", algorithm) for algorithm in ("gemm", "planar", "tf32")],
     ids=str,
 )
 

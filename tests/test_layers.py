@@ -112,7 +112,7 @@ def test_initialisation():
         ((4, 4, (3, 3, 3)), ValueError, "kernel_size must be one integer or 2"),
         ((4, 4, 0), ValueError, "kernel_size must be at least 1"),
         ((4, 4, 3, 0), ValueError, "stride must be at least 1"),
-        ((4, 4, 3, 1, -1), ValueError, "padding must be at least 0"),
+        ((4, 4, 3, 1, "full"), ValueError, 'padding must be "same", "valid", an integer'),
         ((4, 6, 3, 1, 0, 1, 4), ValueError, "groups must divide in_channels, 4, and out_channels"),
     ],
 )
