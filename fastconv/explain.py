@@ -11,6 +11,7 @@ from numpy.typing import DTypeLike
 from .dispatch import CUDA_DTYPES, DTYPES
 from .functional import conv_geometry_of
 from .geometry import ConvGeometry, Padding, PerAxis, shape_tuple
+from .padded import images_at_a_time
 from .plan import check_precision
 from .plan import cpu as cpu_plan
 from .plan import cuda as cuda_plan
@@ -74,8 +75,8 @@ class Explanation:
             f"weight  (K, C/groups, {FILTER_AXES[n]}) ="
             f" {(g.out_channels, g.in_channels // g.groups, *g.kernel[inner])}",
             f"y       (N, K, {RESULT_AXES[n]}) = {(g.batch, g.out_channels, *g.output[inner])}",
-            f"stride {g.stride[inner]}, padding {pairs[inner]}, dilation {g.dilation[inner]},"
-            f" groups {g.groups}, {self.dtype}",
+            f"stride {g.stride[inner]}, padding {pairs[inner]} ({g.padding_mode}), dilation"
+            f" {g.dilation[inner]}, groups {g.groups}, {self.dtype}",
             f"{self.flops / 1e9:.3g} GFLOP, {self.nbytes / 1e6:.3g} MB,"
             f" {self.flops / self.nbytes:.3g} FLOP/byte",
         ]
@@ -98,6 +99,7 @@ def explain(
     dilation: PerAxis = 1,
     groups: SupportsIndex = 1,
     *,
+    padding_mode: str = "zeros",
     data_format: str = "channels_first",
     dtype: DTypeLike = np.float32,
     backend: str = "cpu",
@@ -112,6 +114,8 @@ def explain(
     weight_shape : tuple of ints
         (K, C/groups, *kernel).
     stride, padding, dilation, groups
+        As in ``conv1d``, ``conv2d`` and ``conv3d``.
+    padding_mode : "zeros", "reflect", "replicate" or "circular", default "zeros"
         As in ``conv1d``, ``conv2d`` and ``conv3d``.
     data_format : "channels_first" or "channels_last", default "channels_first"
         As in ``conv1d``, ``conv2d`` and ``conv3d``.
@@ -162,6 +166,7 @@ def explain(
         dilation,
         groups,
         data_format,
+        padding_mode,
         x_name="x_shape",
         weight_name="weight_shape",
     )
@@ -174,16 +179,24 @@ def explain(
 def _on_cpu(name: str, g: ConvGeometry, dtype: np.dtype[np.generic], precision: str) -> MapPlan:
     from . import cpu  # which takes a while to import
 
-    choice = cpu_plan.explain_choice(name, g, dtype, "auto")
-    operations, elements, threads = cpu.requirements(name, g, dtype, choice.algorithm)
-    nbytes = elements * dtype.itemsize
+    choice = cpu_plan.explain_choice(name, g.padded, dtype, "auto")
+    operations, elements, threads = cpu.requirements(name, g.padded, dtype, choice.algorithm)
+    nbytes = elements * dtype.itemsize + _copied(g, dtype)
     return MapPlan(choice.algorithm, choice.why, operations // 2, nbytes, threads)
 
 
 def _on_cuda(name: str, g: ConvGeometry, dtype: np.dtype[np.generic], precision: str) -> MapPlan:
-    choice = cuda_plan.explain_choice(name, g, dtype, "auto", precision)
-    operations, nbytes, threads = cuda_plan.requirements(name, g, dtype, choice.algorithm)
+    choice = cuda_plan.explain_choice(name, g.padded, dtype, "auto", precision)
+    operations, nbytes, threads = cuda_plan.requirements(name, g.padded, dtype, choice.algorithm)
+    nbytes += _copied(g, dtype)
     return MapPlan(choice.algorithm, choice.why, operations // 2, nbytes, threads)
+
+
+def _copied(g: ConvGeometry, dtype: np.dtype[np.generic]) -> int:
+    """Bytes of images that are copied, or whose gradients are folded, at a time."""
+    if g.padded is g:
+        return 0
+    return images_at_a_time(g, dtype.itemsize) * prod(g.padded.x_shape[1:]) * dtype.itemsize
 
 
 _PLANS = {"cpu": _on_cpu, "cuda": _on_cuda}

@@ -5,6 +5,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from .explain import explain
+from .padding import MODES
 from .plan import PRECISIONS
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def add_parser(commands: "Commands") -> None:
             metavar="N[,N...]",
             help="by default %(default)s",
         )
+    add("--padding-mode", choices=MODES, default="zeros", help="by default %(default)s")
     add("--groups", type=int, default=1, metavar="N")
     add("--dtype", choices=("float16", "float32", "float64"), default="float32")
     add("--backend", choices=("cpu", "cuda"), default="cpu", help="by default %(default)s")
@@ -39,7 +41,12 @@ def add_parser(commands: "Commands") -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the explanation."""
     a = arguments
-    options = {"dtype": a.dtype, "backend": a.backend, "precision": a.precision}
+    options = {
+        "padding_mode": a.padding_mode,
+        "dtype": a.dtype,
+        "backend": a.backend,
+        "precision": a.precision,
+    }
     try:
         told = explain(a.x, a.weight, a.stride, a.padding, a.dilation, a.groups, **options)
     except (TypeError, ValueError) as error:

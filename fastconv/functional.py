@@ -11,6 +11,7 @@ from typing import Any, SupportsIndex
 
 from numpy.typing import NDArray
 
+from . import padded
 from .dispatch import backend_of
 from .geometry import (
     ConvGeometry,
@@ -27,6 +28,7 @@ from .geometry import (
     positive,
     shape_tuple,
 )
+from .padding import check_mode
 from .ranks import ranks
 
 Array = NDArray[Any]
@@ -43,13 +45,14 @@ def conv_geometry_of(
     dilation: PerAxis,
     groups: SupportsIndex,
     data_format: str,
+    padding_mode: str = "zeros",
     x_name: str = "x",
     weight_name: str = "weight",
 ) -> ConvGeometry:
-    arguments = x_shape, weight_shape, stride, padding, dilation, groups, data_format
+    arguments = x_shape, weight_shape, stride, padding, dilation, groups, data_format, padding_mode
     names = x_name, weight_name
     # Looking at each in earnest takes a third of a small call.
-    plain = type(groups) is int and type(data_format) is str
+    plain = type(groups) is int and type(data_format) is type(padding_mode) is str
     if plain and is_plain(stride) and is_plain(padding) and is_plain(dilation):
         return _kept_geometry(ndim, *arguments, *names)  # type: ignore[arg-type]
     return _geometry(ndim, *arguments, *names)
@@ -64,10 +67,12 @@ def _geometry(
     dilation: PerAxis,
     groups: SupportsIndex,
     data_format: str,
+    padding_mode: str,
     x_name: str,
     weight_name: str,
 ) -> ConvGeometry:
     channels_last = is_channels_last(data_format)
+    check_mode(padding_mode)
     return conv_geometry(
         ndim,
         batched_shape(x_name, x_shape, ndim, channels_last),
@@ -77,6 +82,7 @@ def _geometry(
         per_axis("dilation", dilation, ndim, 1),
         positive("groups", groups),
         channels_last,
+        padding_mode,
         x_name,
         weight_name,
     )
@@ -124,10 +130,13 @@ def run_forward(
     out: Array | None,
 ) -> Array:
     _check_bias(bias, g.out_channels)
-    algorithm = backend.choose("forward", g, x, algorithm, precision)
+    shown = g.padded
+    algorithm = backend.choose("forward", shown, x, algorithm, precision)
     y: Array = backend.result_like(x, shape, out, (x, weight, bias))
-    if g.batch:
+    if g.batch and shown is g:
         y = backend.forward(x, weight, bias, g, y, algorithm)
+    elif g.batch:
+        padded.forward(backend, x, weight, bias, g, y, algorithm)
     return y
 
 
@@ -143,10 +152,13 @@ def run_grad_input(
     out: Array | None,
 ) -> Array:
     _check_bias(bias, g.in_channels)
-    algorithm = backend.choose("grad_input", g, dy, algorithm, precision)
+    shown = g.padded
+    algorithm = backend.choose("grad_input", shown, dy, algorithm, precision)
     dx: Array = backend.result_like(dy, shape, out, (dy, weight, bias))
-    if g.batch:
+    if g.batch and shown is g:
         dx = backend.grad_input(dy, weight, bias, g, dx, algorithm)
+    elif g.batch:
+        padded.grad_input(backend, dy, weight, g, dx, algorithm)
     return dx
 
 
@@ -160,9 +172,13 @@ def run_grad_weight(
     precision: str,
     out: Array | None,
 ) -> Array:
-    algorithm = backend.choose("grad_weight", g, x, algorithm, precision)
+    shown = g.padded
+    algorithm = backend.choose("grad_weight", shown, x, algorithm, precision)
     dw: Array = backend.result_like(x, shape, out, (dy, x))
-    dw = backend.grad_weight(dy, x, g, dw, algorithm)
+    if shown is g:
+        dw = backend.grad_weight(dy, x, g, dw, algorithm)
+    else:
+        padded.grad_weight(backend, dy, x, g, dw, algorithm)
     return dw
 
 
@@ -182,6 +198,7 @@ def conv(
     dilation: PerAxis = 1,
     groups: SupportsIndex = 1,
     *,
+    padding_mode: str = "zeros",
     data_format: str = "channels_first",
     algorithm: str = "auto",
     precision: str = "highest",
@@ -190,8 +207,8 @@ def conv(
     """Correlate images with filters: the forward pass of a convolution layer.
 
     ``y[n,k,p] = bias[k] + sum_c sum_r x[n, c, p*stride + r*dilation - padding] weight[k,c,r]``,
-    where ``x`` is zero outside, p and r stand for a pixel and a tap along every spatial axis, and c
-    runs over the channels of k's group.
+    where p and r stand for a pixel and a tap along every spatial axis, and c runs over the channels
+    of k's group; outside ``x`` is what ``padding_mode`` says.
 
     Parameters
     ----------
@@ -202,6 +219,7 @@ def conv(
     bias : (K,) ndarray, optional
         Added to every pixel of its output channel.
     {geometry}
+    {padding_mode}
     {data_format}
     {algorithm}
     {precision}
@@ -235,7 +253,15 @@ def conv(
     """
     backend = backend_of({"x": x, "weight": weight}, bias)
     g = conv_geometry_of(
-        ndim, x.shape, weight.shape, stride, padding, dilation, groups, data_format
+        ndim,
+        x.shape,
+        weight.shape,
+        stride,
+        padding,
+        dilation,
+        groups,
+        data_format,
+        padding_mode,
     )
     shape = image_shape(g.y_shape, ndim, x.shape, g.channels_last)
     return run_forward(backend, g, x, weight, bias, shape, algorithm, precision, out)
@@ -251,6 +277,7 @@ def conv_grad_input(
     dilation: PerAxis = 1,
     groups: SupportsIndex = 1,
     *,
+    padding_mode: str = "zeros",
     data_format: str = "channels_first",
     algorithm: str = "auto",
     precision: str = "highest",
@@ -260,6 +287,7 @@ def conv_grad_input(
 
     ``dx[n,c,h] = sum_k sum_r dy[n, k, (h + padding - r*dilation) / stride] weight[k,c,r]`` over
     whole quotients: a correlation of ``dy`` with the flipped filters, their channel axes swapped.
+    Padding that shows pixels adds its own gradient to theirs.
 
     Parameters
     ----------
@@ -270,6 +298,7 @@ def conv_grad_input(
     input_shape : tuple of ints
         Shape of ``x``: (N, C, {spatial}) or (C, {spatial}).
     {geometry}
+    {padding_mode}
     {data_format}
     {algorithm}
     {precision}
@@ -308,6 +337,7 @@ def conv_grad_input(
         dilation,
         groups,
         data_format,
+        padding_mode,
         x_name="input_shape",
     )
     check_grad_output(grad_output, image_shape(g.y_shape, ndim, shape, g.channels_last))
@@ -324,6 +354,7 @@ def conv_grad_weight(
     dilation: PerAxis = 1,
     groups: SupportsIndex = 1,
     *,
+    padding_mode: str = "zeros",
     data_format: str = "channels_first",
     algorithm: str = "auto",
     precision: str = "highest",
@@ -343,6 +374,7 @@ def conv_grad_weight(
     weight_shape : tuple of ints
         Shape of the filters: (K, C/groups, {kernel}).
     {geometry}
+    {padding_mode}
     {data_format}
     {algorithm}
     {precision}
@@ -381,6 +413,7 @@ def conv_grad_weight(
         dilation,
         groups,
         data_format,
+        padding_mode,
         weight_name="weight_shape",
     )
     check_grad_output(grad_output, image_shape(g.y_shape, ndim, x.shape, g.channels_last))
@@ -432,6 +465,7 @@ def conv_backward(
     groups: SupportsIndex = 1,
     *,
     needs: Needs = (True, True, True),
+    padding_mode: str = "zeros",
     data_format: str = "channels_first",
     algorithm: str = "auto",
     precision: str = "highest",
@@ -449,6 +483,7 @@ def conv_backward(
     {geometry}
     needs : 3 booleans, default (True, True, True)
         Which gradients are wanted; the others are not computed.
+    {padding_mode}
     {data_format}
     {algorithm}
     {precision}
@@ -473,12 +508,20 @@ def conv_backward(
     """
     backend = backend_of({"grad_output": grad_output, "x": x, "weight": weight})
     g = conv_geometry_of(
-        ndim, x.shape, weight.shape, stride, padding, dilation, groups, data_format
+        ndim,
+        x.shape,
+        weight.shape,
+        stride,
+        padding,
+        dilation,
+        groups,
+        data_format,
+        padding_mode,
     )
     check_grad_output(grad_output, image_shape(g.y_shape, ndim, x.shape, g.channels_last))
     of_x, of_weight, of_bias = check_needs(needs)
     # Says what is wrong before anything is computed.
-    backend.choose("forward", g, x, algorithm, precision)
+    backend.choose("forward", g.padded, x, algorithm, precision)
     dy, how = grad_output, (algorithm, precision, None)
     return (
         run_grad_input(backend, g, dy, weight, None, x.shape, *how) if of_x else None,

@@ -13,6 +13,7 @@ from functools import cached_property, lru_cache
 from math import gcd, prod
 from typing import SupportsIndex
 
+from .padding import check_pairs, segments
 from .ranks import FILTER_AXES, IMAGE_AXES
 
 Ints = tuple[int, ...]
@@ -55,6 +56,7 @@ class ConvGeometry:
     after: Ints
     dilation: Ints
     channels_last: bool = False
+    padding_mode: str = "zeros"
 
     def __hash__(self) -> int:
         return self._hash
@@ -93,6 +95,27 @@ class ConvGeometry:
             and self.kernel == self.input
             and self.before == self.after == (0, 0, 0)
         )
+
+    @cached_property
+    def padded(self) -> "ConvGeometry":
+        """The same map of images to which the padding belongs; itself where that is zeros."""
+        if self.padding_mode == "zeros":
+            return self
+        axes = zip(self.input, self.before, self.after, strict=True)
+        none = (0, 0, 0)
+        return replace(
+            self,
+            input=tuple([n + before + after for n, before, after in axes]),
+            before=none,
+            after=none,
+            padding_mode="zeros",
+        )
+
+    @cached_property
+    def segments(self) -> tuple[Ints, ...]:
+        """What each axis shows with its padding: see ``padding.segments``."""
+        axes = zip(self.input, self.before, self.after, strict=True)
+        return tuple([segments(self.padding_mode, *axis) for axis in axes])
 
     @cached_property
     def phases(self) -> tuple[Phase, ...]:
@@ -306,10 +329,10 @@ def _three(values: Ints, fill: int) -> Ints:
     return (fill,) * (3 - len(values)) + values
 
 
-def _check_size(shape: Ints) -> None:
+def _check_size(shape: Ints, what: str = "the result") -> None:
     # The largest dtype has 8 bytes.
     if prod(shape) > sys.maxsize // 8:
-        raise ValueError(f"the result would have shape {shape}, more than memory can address")
+        raise ValueError(f"{what} would have shape {shape}, more than memory can address")
 
 
 @lru_cache(maxsize=1024)
@@ -322,6 +345,7 @@ def conv_geometry(
     dilation: Ints,
     groups: int,
     channels_last: bool = False,
+    padding_mode: str = "zeros",
     x_name: str = "x",
     weight_name: str = "weight",
 ) -> ConvGeometry:
@@ -356,16 +380,17 @@ def conv_geometry(
         pairs = ((0, 0),) * ndim if isinstance(padding, str) else padding
         if min(_kept(extents, pairs)) < 1:
             raise ValueError(f"padding {pairs} leaves nothing of {x_name}, of extents {extents}")
-        room = [n + sum(pair) - r for n, pair, r in zip(extents, pairs, reach, strict=True)]
+        padded = tuple([n + sum(pair) for n, pair in zip(extents, pairs, strict=True)])
+        room = [n - r for n, r in zip(padded, reach, strict=True)]
         if min(room) < 0:
-            padded = tuple([n + sum(pair) for n, pair in zip(extents, pairs, strict=True)])
             raise ValueError(
                 f"{weight_name} of shape {weight_shape} with dilation {dilation} spans {reach},"
                 f" more than the padded {x_name} of {padded}"
             )
         output = tuple([free // s + 1 for free, s in zip(room, stride, strict=True)])
+    check_pairs(padding_mode, pairs, extents, x_name)
     _check_size((x_shape[0], weight_shape[0], *output))
-    return ConvGeometry(
+    geometry = ConvGeometry(
         x_shape[0],
         groups,
         channels,
@@ -378,7 +403,11 @@ def conv_geometry(
         _three(tuple([pair[1] for pair in pairs]), 0),
         _three(dilation, 1),
         channels_last,
+        padding_mode if any(map(any, pairs)) else "zeros",
     )
+    if geometry.padding_mode != "zeros":
+        _check_size(geometry.padded.x_shape, f"the padded {x_name}")
+    return geometry
 
 
 @lru_cache(maxsize=1024)

@@ -15,6 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 from .dispatch import DTYPES, cuda_backend
 from .functional import Gradients, conv, conv_backward
 from .geometry import Ints, Padding, PerAxis, is_channels_last, padding_form, per_axis, positive
+from .padding import check_mode
 from .plan import check_precision
 from .transposed import conv_transpose, conv_transpose_backward
 
@@ -186,6 +187,8 @@ class _Conv(_Layer):
         Of the parameters, and so of inputs and results.
     rng : numpy.random.Generator or int, optional
         Source of the filters: He initialisation, normal with variance 2 / fan_in. The bias is zero.
+    padding_mode : "zeros", "reflect", "replicate" or "circular", default "zeros"
+        As in ``conv{n}d``.
     data_format : "channels_first" or "channels_last", default "channels_first"
         As in ``conv{n}d``.
     precision : "highest", "high" or "medium", default "highest"
@@ -230,6 +233,7 @@ class _Conv(_Layer):
         *,
         dtype: DTypeLike = np.float32,
         rng: np.random.Generator | int | None = None,
+        padding_mode: str = "zeros",
         data_format: str = "channels_first",
         precision: str = "highest",
     ) -> None:
@@ -247,6 +251,12 @@ class _Conv(_Layer):
             data_format,
             precision,
         )
+        check_mode(padding_mode)
+        self.padding_mode = padding_mode
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {**super()._options, "padding_mode": self.padding_mode}
 
     @property
     def _geometry(self) -> tuple[Ints, Padding, Ints, int]:

@@ -40,18 +40,19 @@ def _aligned(nbytes: int) -> Bytes:
     return raw[start : start + nbytes]
 
 
-def workspace(elements: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+def workspace(elements: int, dtype: np.dtype[Any], use: str = "kernels") -> NDArray[Any]:
     """Uninitialised array of at least ``elements`` numbers, aligned to a cache line.
 
-    It is valid until the calling thread asks for the next one.
+    It is valid until the calling thread asks for the next one of the same use.
     """
-    kept: NDArray[Any] | None = getattr(_scratch, "buffer", None)
+    kept: NDArray[Any] | None = getattr(_scratch, use, None)
     if kept is not None and kept.size >= elements and kept.dtype == dtype:
         return kept
-    _scratch.buffer = kept = None  # before the larger one is asked for
+    kept = None
+    _scratch.__dict__.pop(use, None)  # before the larger one is asked for
     buffer: NDArray[Any] = _aligned(elements * dtype.itemsize).view(dtype)
     if buffer.nbytes <= SCRATCH_BYTES:
-        _scratch.buffer = buffer
+        setattr(_scratch, use, buffer)
     return buffer
 
 
@@ -95,5 +96,5 @@ def free_workspace() -> None:
     >>> import fastconv
     >>> fastconv.free_workspace()
     """
-    _scratch.buffer = None
+    _scratch.__dict__.clear()
     _freed.clear()

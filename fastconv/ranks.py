@@ -27,6 +27,11 @@ groups : int, default 1
     Parts into which the channels are cut, each with filters of its own; C groups make a
     depthwise convolution."""
 
+_PADDING_MODE = """padding_mode : "zeros", "reflect", "replicate" or "circular", default "zeros"
+    What the padding shows: zeros; the pixels mirrored at those of the border, of which there must
+    be more than of padding; those of the border; or those of the other end, of which there must be
+    as many."""
+
 _TRANSPOSED = """stride : int or {n} ints, default 1
     Pixels of the result from one pixel of ``x`` to the next, along each spatial axis.
 padding : int, {n} ints, {n} pairs (before, after), "same" or "valid", default 0
@@ -87,6 +92,7 @@ def _docstring(template: str, ndim: int) -> str:
     }
     texts = {
         "geometry": _GEOMETRY,
+        "padding_mode": _PADDING_MODE,
         "transposed": _TRANSPOSED,
         "output_shape": _OUTPUT_SHAPE,
         "data_format": _DATA_FORMAT,

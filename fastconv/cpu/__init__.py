@@ -5,6 +5,13 @@
     grad_weight(grad_output, x, geometry, out, algorithm)
     grad_bias(grad_output, shape, channels_last)
 
+and what these need where padding shows pixels (``fastconv/padded.py``):
+
+    temporary(like, shape)
+    pad(x, geometry, ndim, out)
+    fold(padded, geometry, ndim, out)
+    add(part, geometry, out)
+
 Arrays come as the caller has them, but checked; ``choose`` has said which algorithm, and ``out`` is
 from ``result_like``, is written whole and returned. ``grad_input`` adds a bias because a transposed
 convolution, which it computes as well, has one.
@@ -20,6 +27,7 @@ from numpy.typing import NDArray
 from .. import reference
 from ..caching import PerDtype
 from ..geometry import ConvGeometry, Ints
+from ..memory import workspace
 from ..plan import check_precision
 from ..plan import cpu as plan
 from ..results import result_like as result_like
@@ -30,6 +38,7 @@ from . import (
     direct_weight,
     driver,
     gemm,
+    padding,
     planar,
     planar_weight,
     winograd,
@@ -165,6 +174,32 @@ def _sum_rows(rows: Array) -> Array:
     while len(rows) > ROWS_SUMMED:
         rows = np.add.reduceat(rows, np.arange(0, len(rows), ROWS_SUMMED), axis=0)
     return np.asarray(rows.sum(axis=0))
+
+
+def temporary(like: Array, shape: Ints) -> Array:
+    """Uninitialised array, valid until the calling thread asks for the next one."""
+    count = prod(shape)
+    return workspace(count, like.dtype, "images")[:count].reshape(shape)
+
+
+def pad(x: Array, geometry: ConvGeometry, ndim: int, out: Array) -> None:
+    """Copy ``x`` with its padding around it; ``ndim`` is the number of its spatial axes."""
+    g = geometry
+    if g.batch:
+        x, out = _image(x, g.x_shape, g), _image(out, g.padded.x_shape, g)
+        padding.pad(x, out, None, out, *g.segments)
+
+
+def fold(padded: Array, geometry: ConvGeometry, ndim: int, out: Array) -> None:
+    """Add up, for each pixel, the positions with the padding that show it."""
+    g = geometry
+    padded, out = _image(padded, g.padded.x_shape, g), _image(out, g.x_shape, g)
+    padding.fold(padded, padded, None, out, *g.segments)
+
+
+def add(part: Array, geometry: ConvGeometry, out: Array) -> None:
+    """``out += part``, filters both."""
+    np.add(out, part, out=out)
 
 
 def requirements(

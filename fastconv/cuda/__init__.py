@@ -17,7 +17,7 @@ from ..dispatch import CUDA_DTYPES
 from ..geometry import ConvGeometry, Ints
 from ..plan.cuda import explain_choice
 from ..results import overlaps_itself
-from . import gemm, gemm_weight, planar, planar_weight, reference, simt, tensor
+from . import gemm, gemm_weight, padding, planar, planar_weight, reference, simt, tensor
 from .arrays import Operand, bounds, check_devices, dtype_of, empty_like, operand, stream_of
 from .arrays import device as device
 from .arrays import synchronize as synchronize
@@ -186,6 +186,49 @@ def grad_bias(grad_output: Array, shape: Ints, channels_last: bool) -> Array:
     stream = stream_of(grad_output)
     reference.grad_bias.launch(dtype_of(grad_output), stream, blocks_for(channels), *arguments)
     return out
+
+
+def temporary(like: Array, shape: Ints) -> Array:
+    """Uninitialised array of ``like``'s library and dtype."""
+    return empty_like(like, shape)
+
+
+def pad(x: Array, geometry: ConvGeometry, ndim: int, out: Array) -> None:
+    """Copy ``x`` with its padding around it; ``ndim`` is the number of its spatial axes."""
+    g = geometry
+    image = _image(x, ndim, g.x_shape, g.channels_last)
+    padded = _image(out, ndim, g.padded.x_shape, g.channels_last)
+    _for_each(padding.pad, x, image, padded, g.segments)
+
+
+def fold(padded: Array, geometry: ConvGeometry, ndim: int, out: Array) -> None:
+    """Add up, for each pixel, the positions with the padding that show it."""
+    g = geometry
+    image = _image(out, ndim, g.x_shape, g.channels_last)
+    shown = _image(padded, ndim, g.padded.x_shape, g.channels_last)
+    _for_each(padding.fold, padded, shown, image, g.segments)
+
+
+def add(part: Array, geometry: ConvGeometry, out: Array) -> None:
+    """``out += part``, filters both."""
+    _for_each(padding.add, part, _filters(part, geometry), _filters(out, geometry), ())
+
+
+def _for_each(
+    kernel: Kernel, like: Array, source: Operand, out: Operand, segments: tuple[Ints, ...]
+) -> None:
+    """Run a kernel that has a thread for each element of ``out``."""
+    kernel.launch(
+        dtype_of(like),
+        stream_of(like),
+        blocks_for(prod(out.shape)),
+        source.pointer,
+        out.pointer,
+        source.strides,
+        out.strides,
+        out.shape,
+        *segments,
+    )
 
 
 def _reference(

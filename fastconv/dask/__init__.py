@@ -95,6 +95,19 @@ def result_like(x: Lazy, shape: Ints, out: Any, inputs: tuple[Lazy | None, ...])
     return da.zeros(shape, dtype=x.dtype, chunks=-1)
 
 
+def temporary(like: Lazy, shape: Ints) -> Lazy:
+    """There is none for images with pixels around them.
+
+    Raises
+    ------
+    ValueError
+        Always.
+    """
+    raise ValueError(
+        'padding_mode must be "zeros" beside Dask arrays; dask.array.pad makes other padding'
+    )
+
+
 def forward(
     x: Lazy, weight: Lazy, bias: Lazy | None, geometry: ConvGeometry, out: Lazy, algorithm: str
 ) -> Lazy:
