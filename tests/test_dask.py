@@ -452,6 +452,11 @@ BAD = {
     "integers": ({"x": LAZY.astype(int)}, TypeError, "x must be float32 or float64, got <i8"),
     "bias dtype": ({"bias": B.astype("f8")}, TypeError, "got x float32 and bias float64"),
     "bias shape": ({"bias": da.ones(5, dtype="f4")}, ValueError, "bias must have shape (6,)"),
+    "padding_mode": (
+        {"padding": 1, "padding_mode": "reflect"},
+        ValueError,
+        'padding_mode must be "zeros" beside Dask arrays',
+    ),
     "rank": ({"x": LAZY[0, 0]}, ValueError, "x must have 4 axes (N, C, H, W), or 3 without"),
     "filters": ({"weight": W[:, :3]}, ValueError, "weight must have 4 / 1 = 4 input channels"),
     "algorithm": ({"algorithm": "winograd"}, ValueError, "the filter must be 3x3"),
