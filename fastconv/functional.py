@@ -99,11 +99,11 @@ def _check_bias(bias: Array | None, channels: int) -> None:
         )
 
 
-def check_needs(needs: Needs) -> Needs:
+def check_needs(needs: Needs, of: str = "x, weight and bias") -> Needs:
     if not isinstance(needs, tuple | list):
         raise TypeError(f"needs must be a tuple of 3 booleans, got {needs!r}")
     if len(needs) != 3:
-        raise ValueError(f"needs must have 3 entries, for x, weight and bias, got {needs!r}")
+        raise ValueError(f"needs must have 3 entries, for {of}, got {needs!r}")
     return needs
 
 

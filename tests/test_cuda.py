@@ -180,6 +180,30 @@ def test_channels_last(case, algorithm, rng):
     check(db, dy.astype("f8").sum(axis=(0, *range(2, dy.ndim))), "float32")
 
 
+@pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
+def test_double_backward(data_format, rng):
+    case = Case((3, 4, 5), (2, 1, 3), channels=4, filters=6, groups=2, stride=(1, 2, 1), padding=1)
+    x, w = data(rng, case.x_shape, "f4"), data(rng, case.weight_shape, "f4")
+    ggx, ggw, ggb = (data(rng, shape, "f4") for shape in (x.shape, w.shape, case.filters))
+    of_dy = reference.conv(ggx, w, ggb, **case.geometry) + reference.conv(x, ggw, **case.geometry)
+    dy = data(rng, of_dy.shape, "f4")
+    of_x = reference.conv_grad_input(dy, ggw, x.shape, **case.geometry)
+    of_w = reference.conv_grad_weight(dy, ggx, w.shape, **case.geometry)
+    spread = np.broadcast_to(ggb.reshape(-1, 1, 1, 1), dy.shape).astype("f8")
+    if data_format == "channels_last":
+        ggx, dy, x = (np.ascontiguousarray(np.moveaxis(a, 1, -1)) for a in (ggx, dy, x))
+        of_dy, of_x, spread = (np.moveaxis(a, 1, -1) for a in (of_dy, of_x, spread))
+    options = {**case.geometry, "data_format": data_format}
+    arrays = [cuda.to_device(array) for array in (ggx, ggw, ggb, dy, x, w)]
+    got = fastconv.conv3d_double_backward(*arrays, **options)
+    for grad, expected in zip(got, (of_dy, of_x, of_w), strict=True):
+        check(grad, expected, "float32")
+    arrays[:2] = None, None
+    bias_alone, *others = fastconv.conv3d_double_backward(*arrays, **options)
+    check(bias_alone, spread, "float32")
+    assert others == [None, None]
+
+
 @pytest.mark.parametrize("ndim", [1, 2, 3])
 def test_without_a_batch_axis(ndim, rng):
     x, w = data(rng, (2, *(5, 6, 4)[:ndim]), "f4"), data(rng, (3, 2, *(2, 3, 2)[:ndim]), "f4")

@@ -5,12 +5,17 @@
     grad_weight(grad_output, x, geometry, out, algorithm)
     grad_bias(grad_output, shape, channels_last)
 
-and what these need where padding shows pixels (``fastconv/padded.py``):
+what these need where padding shows pixels (``fastconv/padded.py``),
 
     temporary(like, shape)
     pad(x, geometry, ndim, out)
     fold(padded, geometry, ndim, out)
     add(part, geometry, out)
+
+and, for gradients of gradients,
+
+    side_by_side(a, b, axis, groups)
+    spread_bias(bias, shape, ndim, channels_last)
 
 Arrays come as the caller has them, but checked; ``choose`` has said which algorithm, and ``out`` is
 from ``result_like``, is written whole and returned. ``grad_input`` adds a bias because a transposed
@@ -44,6 +49,8 @@ from . import (
     winograd,
     winograd_weight,
 )
+from .elementwise import side_by_side as side_by_side
+from .elementwise import spread_bias as spread_bias
 from .engine import Engine
 
 Array = NDArray[Any]

@@ -4,6 +4,8 @@
     grad_input(grad_output, weight, bias, geometry, out, algorithm)
     grad_weight(grad_output, x, geometry, out, algorithm)
     grad_bias(grad_output, shape, channels_last)
+    side_by_side(a, b, axis, groups)
+    spread_bias(bias, shape, ndim, channels_last)
 
 Results are arrays of the first argument's library, computed on that library's current stream;
 nothing is copied between host and device.
@@ -23,6 +25,8 @@ from .arrays import device as device
 from .arrays import synchronize as synchronize
 from .arrays import to_device as to_device
 from .arrays import to_host as to_host
+from .elementwise import side_by_side as side_by_side
+from .elementwise import spread_bias as spread_bias
 from .kernel import Kernel, blocks_for
 
 Array = Any
