@@ -270,7 +270,16 @@ def conv_transpose_double_backward(
     second = grad_grad_input, grad_grad_weight, grad_grad_bias
     backend = _backend_of(second, grad_output, x, weight)
     g = transposed_geometry_of(
-        ndim, x.shape, weight.shape, stride, padding, output_padding, groups, dilation, data_format
+        ndim,
+        x.shape,
+        weight.shape,
+        stride,
+        padding,
+        output_padding,
+        groups,
+        dilation,
+        data_format,
+        None,
     )
     check_grad_output(grad_output, image_shape(g.x_shape, ndim, x.shape, g.channels_last))
     _check_shapes(second, x, weight, g.in_channels)

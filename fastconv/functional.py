@@ -107,6 +107,29 @@ def check_needs(needs: Needs, of: str = "x, weight and bias") -> Needs:
     return needs
 
 
+def check_activation(activation: str | None) -> bool:
+    """Whether ``activation`` is "relu" and not None."""
+    if activation is not None and activation != "relu":
+        raise ValueError(f'activation must be None or "relu", got {activation!r}')
+    return activation is not None
+
+
+def check_result(activation: str | None, grad_output: Array, y: Array | None) -> bool:
+    """Whether gradients pass back through an activation, whose result is ``y``."""
+    relu = check_activation(activation)
+    if relu and y is None:
+        raise ValueError('y must be the result of the forward call where activation is "relu"')
+    if y is not None:
+        if not relu:
+            raise ValueError("y must be None where there is no activation")
+        if tuple(y.shape) != tuple(grad_output.shape):
+            raise ValueError(
+                f"y must have the shape of grad_output, {tuple(grad_output.shape)}, got"
+                f" {tuple(y.shape)}"
+            )
+    return relu
+
+
 def check_grad_output(grad_output: Array, needed: Ints) -> None:
     if grad_output.shape != needed:
         raise ValueError(
@@ -128,15 +151,16 @@ def run_forward(
     algorithm: str,
     precision: str,
     out: Array | None,
+    relu: bool = False,
 ) -> Array:
     _check_bias(bias, g.out_channels)
     shown = g.padded
     algorithm = backend.choose("forward", shown, x, algorithm, precision)
     y: Array = backend.result_like(x, shape, out, (x, weight, bias))
     if g.batch and shown is g:
-        y = backend.forward(x, weight, bias, g, y, algorithm)
+        y = backend.forward(x, weight, bias, g, y, algorithm, relu)
     elif g.batch:
-        padded.forward(backend, x, weight, bias, g, y, algorithm)
+        padded.forward(backend, x, weight, bias, g, y, algorithm, relu)
     return y
 
 
@@ -150,14 +174,15 @@ def run_grad_input(
     algorithm: str,
     precision: str,
     out: Array | None,
+    relu: bool = False,
 ) -> Array:
     _check_bias(bias, g.in_channels)
     shown = g.padded
     algorithm = backend.choose("grad_input", shown, dy, algorithm, precision)
     dx: Array = backend.result_like(dy, shape, out, (dy, weight, bias))
     if g.batch and shown is g:
-        dx = backend.grad_input(dy, weight, bias, g, dx, algorithm)
-    elif g.batch:
+        dx = backend.grad_input(dy, weight, bias, g, dx, algorithm, relu)
+    elif g.batch:  # of no transposed convolution: there is no bias, and no activation
         padded.grad_input(backend, dy, weight, g, dx, algorithm)
     return dx
 
@@ -199,6 +224,7 @@ def conv(
     groups: SupportsIndex = 1,
     *,
     padding_mode: str = "zeros",
+    activation: str | None = None,
     data_format: str = "channels_first",
     algorithm: str = "auto",
     precision: str = "highest",
@@ -220,6 +246,7 @@ def conv(
         Added to every pixel of its output channel.
     {geometry}
     {padding_mode}
+    {activation}
     {data_format}
     {algorithm}
     {precision}
@@ -252,6 +279,7 @@ def conv(
     True
     """
     backend = backend_of({"x": x, "weight": weight}, bias)
+    relu = check_activation(activation)
     g = conv_geometry_of(
         ndim,
         x.shape,
@@ -264,7 +292,7 @@ def conv(
         padding_mode,
     )
     shape = image_shape(g.y_shape, ndim, x.shape, g.channels_last)
-    return run_forward(backend, g, x, weight, bias, shape, algorithm, precision, out)
+    return run_forward(backend, g, x, weight, bias, shape, algorithm, precision, out, relu)
 
 
 def conv_grad_input(
@@ -464,6 +492,8 @@ def conv_backward(
     dilation: PerAxis = 1,
     groups: SupportsIndex = 1,
     *,
+    activation: str | None = None,
+    y: Array | None = None,
     needs: Needs = (True, True, True),
     padding_mode: str = "zeros",
     data_format: str = "channels_first",
@@ -481,6 +511,7 @@ def conv_backward(
     weight : (K, C/groups, {kernel}) ndarray
         Filters, of the same dtype.
     {geometry}
+    {back_through}
     needs : 3 booleans, default (True, True, True)
         Which gradients are wanted; the others are not computed.
     {padding_mode}
@@ -506,7 +537,8 @@ def conv_backward(
     >>> dx is None, dw.shape == weight.shape, db.shape
     (True, True, (3,))
     """
-    backend = backend_of({"grad_output": grad_output, "x": x, "weight": weight})
+    arrays = {"grad_output": grad_output, "x": x, "weight": weight}
+    backend = backend_of(arrays if y is None else {**arrays, "y": y})
     g = conv_geometry_of(
         ndim,
         x.shape,
@@ -519,10 +551,13 @@ def conv_backward(
         padding_mode,
     )
     check_grad_output(grad_output, image_shape(g.y_shape, ndim, x.shape, g.channels_last))
+    relu = check_result(activation, grad_output, y)
     of_x, of_weight, of_bias = check_needs(needs)
     # Says what is wrong before anything is computed.
     backend.choose("forward", g.padded, x, algorithm, precision)
     dy, how = grad_output, (algorithm, precision, None)
+    if relu and (of_x or of_weight or of_bias):
+        dy = backend.mask(dy, y)
     return (
         run_grad_input(backend, g, dy, weight, None, x.shape, *how) if of_x else None,
         run_grad_weight(backend, g, dy, x, weight.shape, *how) if of_weight else None,

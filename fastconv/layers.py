@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from .dispatch import DTYPES, cuda_backend
-from .functional import Gradients, conv, conv_backward
+from .functional import Gradients, check_activation, conv, conv_backward
 from .geometry import Ints, Padding, PerAxis, is_channels_last, padding_form, per_axis, positive
 from .padding import check_mode
 from .plan import check_precision
@@ -42,6 +42,7 @@ class _Layer:
         bias: bool,
         dtype: DTypeLike,
         rng: np.random.Generator | int | None,
+        activation: str | None,
         data_format: str,
         precision: str,
     ) -> None:
@@ -61,11 +62,14 @@ class _Layer:
             raise TypeError(f"dtype must be float32 or float64, got {np.dtype(dtype)}")
         is_channels_last(data_format)
         check_precision(precision)
+        check_activation(activation)
+        self.activation = activation
         self.data_format = data_format
         self.precision = precision
         self.training = True
         self.grads: dict[str, Array] = {}
         self._x: Array | None = None
+        self._y: Array | None = None
         self._given: dict[str, Any] = {}
         # He initialisation (arXiv:1502.01852): filters of variance 2 / fan_in keep that of
         # activations through a ReLU. A pixel that a transposed convolution makes meets one in
@@ -91,13 +95,16 @@ class _Layer:
         return {"data_format": self.data_format, "precision": self.precision}
 
     def train(self, mode: bool = True) -> None:
-        """Set training mode, in which ``forward`` keeps its input for ``backward``."""
+        """Set training mode, in which ``forward`` keeps its input for ``backward``.
+
+        With an activation it keeps its result too, which must then not be changed in between.
+        """
         self.training = mode
         if not mode:
-            self._x = None
+            self._x = self._y = None
 
     def eval(self) -> None:
-        """Set evaluation mode, in which ``forward`` keeps no reference to its input."""
+        """Set evaluation mode, in which ``forward`` keeps no reference to any array."""
         self.train(False)
 
     def to(self, device: str) -> Self:
@@ -121,7 +128,7 @@ class _Layer:
             move = backend.to_device if on_host else backend.to_host
             self.weight = move(self.weight)
             self.bias = None if self.bias is None else move(self.bias)
-            self.grads, self._x = {}, None
+            self.grads, self._x, self._y = {}, None, None
         return self
 
     @property
@@ -135,9 +142,10 @@ class _Layer:
         return self._forward(x)
 
     def _forward(self, x: Array, **given: Any) -> Array:
-        options = {**self._options, **given}
+        options = {**self._options, **given, "activation": self.activation}
         y = self._conv(self.ndim, x, self.weight, self.bias, *self._geometry, **options)
         self._x, self._given = (x, given) if self.training else (None, {})
+        self._y = y if self.training and self.activation is not None else None
         return y
 
     def backward(self, grad_output: Array) -> Array:
@@ -153,6 +161,8 @@ class _Layer:
             self._x,
             self.weight,
             *self._geometry,
+            activation=self.activation,
+            y=self._y,
             needs=(True, True, self.bias is not None),
             **self._options,
             **self._given,
@@ -163,10 +173,12 @@ class _Layer:
         return dx
 
     def __repr__(self) -> str:
+        activation = "" if self.activation is None else f", activation={self.activation!r}"
         return (
             f"{type(self).__name__}({self.in_channels}, {self.out_channels},"
             f" kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding!r},"
-            f" dilation={self.dilation}, groups={self.groups}, bias={self.bias is not None})"
+            f" dilation={self.dilation}, groups={self.groups}, bias={self.bias is not None}"
+            f"{activation})"
         )
 
 
@@ -189,6 +201,8 @@ class _Conv(_Layer):
         Source of the filters: He initialisation, normal with variance 2 / fan_in. The bias is zero.
     padding_mode : "zeros", "reflect", "replicate" or "circular", default "zeros"
         As in ``conv{n}d``.
+    activation : "relu" or None, default None
+        Applied to the result, as in ``conv{n}d``.
     data_format : "channels_first" or "channels_last", default "channels_first"
         As in ``conv{n}d``.
     precision : "highest", "high" or "medium", default "highest"
@@ -234,6 +248,7 @@ class _Conv(_Layer):
         dtype: DTypeLike = np.float32,
         rng: np.random.Generator | int | None = None,
         padding_mode: str = "zeros",
+        activation: str | None = None,
         data_format: str = "channels_first",
         precision: str = "highest",
     ) -> None:
@@ -248,6 +263,7 @@ class _Conv(_Layer):
             bias,
             dtype,
             rng,
+            activation,
             data_format,
             precision,
         )
@@ -280,6 +296,8 @@ class _ConvTranspose(_Layer):
         Of the parameters, and so of inputs and results.
     rng : numpy.random.Generator or int, optional
         Source of the filters: He initialisation, normal with variance 2 / fan_in. The bias is zero.
+    activation : "relu" or None, default None
+        Applied to the result, as in ``conv{n}d``.
     data_format : "channels_first" or "channels_last", default "channels_first"
         As in ``conv{n}d``.
     precision : "highest", "high" or "medium", default "highest"
@@ -324,6 +342,7 @@ class _ConvTranspose(_Layer):
         *,
         dtype: DTypeLike = np.float32,
         rng: np.random.Generator | int | None = None,
+        activation: str | None = None,
         data_format: str = "channels_first",
         precision: str = "highest",
     ) -> None:
@@ -338,6 +357,7 @@ class _ConvTranspose(_Layer):
             bias,
             dtype,
             rng,
+            activation,
             data_format,
             precision,
         )

@@ -29,12 +29,13 @@ def forward(
     g: ConvGeometry,
     out: Array,
     algorithm: str,
+    relu: bool,
 ) -> None:
     """``backend.forward`` of ``x`` with its padding."""
     ndim = len(weight.shape) - 2
     for part, images, results in _parts(g, x, out):
         shown = _pad(backend, images, part, ndim)
-        backend.forward(shown, weight, bias, part.padded, results, algorithm)
+        backend.forward(shown, weight, bias, part.padded, results, algorithm, relu)
 
 
 def grad_input(

@@ -66,6 +66,14 @@ _PRECISION = """precision : "highest", "high" or "medium", default "highest"
     What products of float32 may lose of their 24 bits on a CUDA device: nothing; about 2, by three
     products in TF32 on tensor cores; or 13, by one. On the CPU nothing is lost."""
 
+_ACTIVATION = """activation : "relu" or None, default None
+    Applied to the result as it is written: "relu" puts 0 for what is below it; NaN stays NaN."""
+
+_BACK_THROUGH = """activation : "relu" or None, default None
+    What the forward call applied; "relu" passes back no gradient where ``y`` is 0 or below.
+y : ndarray, optional
+    The result of the forward call, which an activation needs; of the shape of ``grad_output``."""
+
 _OUT = """out : ndarray, optional
     Array of the result's shape and dtype to write to, of any strides; it must share no memory with
     an input. By default a new one."""
@@ -98,6 +106,8 @@ def _docstring(template: str, ndim: int) -> str:
         "data_format": _DATA_FORMAT,
         "algorithm": _ALGORITHM,
         "precision": _PRECISION,
+        "activation": _ACTIVATION,
+        "back_through": _BACK_THROUGH,
         "out": _OUT,
         "raises": _RAISES,
     }

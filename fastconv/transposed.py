@@ -13,8 +13,10 @@ from .dispatch import backend_of
 from .functional import (
     Gradients,
     Needs,
+    check_activation,
     check_grad_output,
     check_needs,
+    check_result,
     run_forward,
     run_grad_bias,
     run_grad_input,
@@ -82,6 +84,7 @@ def conv_transpose(
     dilation: PerAxis = 1,
     *,
     output_shape: PerAxis | None = None,
+    activation: str | None = None,
     data_format: str = "channels_first",
     algorithm: str = "auto",
     precision: str = "highest",
@@ -102,6 +105,7 @@ def conv_transpose(
         Added to every pixel of its output channel.
     {transposed}
     {output_shape}
+    {activation}
     {data_format}
     {algorithm}
     {precision}
@@ -126,6 +130,7 @@ def conv_transpose(
     True
     """
     backend = backend_of({"x": x, "weight": weight}, bias)
+    relu = check_activation(activation)
     g = transposed_geometry_of(
         ndim,
         x.shape,
@@ -139,7 +144,7 @@ def conv_transpose(
         output_shape,
     )
     shape = image_shape(g.x_shape, ndim, x.shape, g.channels_last)
-    return run_grad_input(backend, g, x, weight, bias, shape, algorithm, precision, out)
+    return run_grad_input(backend, g, x, weight, bias, shape, algorithm, precision, out, relu)
 
 
 def conv_transpose_grad_input(
@@ -297,6 +302,8 @@ def conv_transpose_backward(
     groups: SupportsIndex = 1,
     dilation: PerAxis = 1,
     *,
+    activation: str | None = None,
+    y: Array | None = None,
     needs: Needs = (True, True, True),
     output_shape: PerAxis | None = None,
     data_format: str = "channels_first",
@@ -314,6 +321,7 @@ def conv_transpose_backward(
     weight : (C, K/groups, {kernel}) ndarray
         Filters, of the same dtype.
     {transposed}
+    {back_through}
     needs : 3 booleans, default (True, True, True)
         Which gradients are wanted; the others are not computed.
     {output_shape}
@@ -339,7 +347,8 @@ def conv_transpose_backward(
     >>> dx.shape == x.shape, dw.shape == weight.shape, db.shape
     (True, True, (2,))
     """
-    backend = backend_of({"grad_output": grad_output, "x": x, "weight": weight})
+    arrays = {"grad_output": grad_output, "x": x, "weight": weight}
+    backend = backend_of(arrays if y is None else {**arrays, "y": y})
     g = transposed_geometry_of(
         ndim,
         x.shape,
@@ -353,10 +362,13 @@ def conv_transpose_backward(
         output_shape,
     )
     check_grad_output(grad_output, image_shape(g.x_shape, ndim, x.shape, g.channels_last))
+    relu = check_result(activation, grad_output, y)
     of_x, of_weight, of_bias = check_needs(needs)
     # Says what is wrong before anything is computed.
     backend.choose("forward", g, x, algorithm, precision)
     dy, how = grad_output, (algorithm, precision, None)
+    if relu and (of_x or of_weight or of_bias):
+        dy = backend.mask(dy, y)
     return (
         run_forward(backend, g, dy, weight, None, x.shape, *how) if of_x else None,
         run_grad_weight(backend, g, x, dy, weight.shape, *how) if of_weight else None,

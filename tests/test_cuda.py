@@ -180,6 +180,51 @@ def test_channels_last(case, algorithm, rng):
     check(db, dy.astype("f8").sum(axis=(0, *range(2, dy.ndim))), "float32")
 
 
+@pytest.mark.parametrize("algorithm", ["reference", "planar", "gemm", "tf32"])
+def test_activation(algorithm, rng):
+    case = Case((4, 5), (1, 2), channels=3, filters=4, stride=(2, 1))
+    options = {**case.geometry, "algorithm": algorithm, "activation": "relu"}
+    x, w, b = (data(rng, shape, "f4") for shape in (case.x_shape, case.weight_shape, case.filters))
+    if algorithm != "tf32":  # whose stand-in for tensor cores would take it for a wrong rounding
+        x[1, 0, 0, 1] = np.nan
+    expected = reference.conv(x, w, b, **case.geometry)
+    arrays = [cuda.to_device(array) for array in (x, w, b)]
+    y = fastconv.conv2d(*arrays, **options).copy_to_host()
+    np.testing.assert_array_equal(np.isnan(y), np.isnan(expected))
+    finite = cuda.to_device(np.nan_to_num(y))
+    check(finite, np.nan_to_num(np.maximum(expected, 0)), "float32", algorithm)
+
+    # Transposed, with pixels that no tap reaches.
+    x = data(rng, expected.shape, "f4")
+    b = data(rng, case.channels, "f4")
+    expected = np.maximum(reference.conv_transpose(x, w, b, **case.geometry), 0)
+    arrays = [cuda.to_device(array) for array in (x, w, b)]
+    check(fastconv.conv_transpose2d(*arrays, **options), expected, "float32", algorithm)
+
+
+@pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
+def test_activation_backward(data_format, rng):
+    case = Case((4, 5), (1, 2), channels=4, filters=6, groups=2)
+    x, w = data(rng, case.x_shape, "f4"), data(rng, case.weight_shape, "f4")
+    y = np.ascontiguousarray(reference.conv(x, w, **case.geometry), "f4")
+    y[0, 0, 0, :2] = np.nan, 0
+    dy = data(rng, y.shape, "f4")
+    masked = np.where(y <= 0, 0, dy)
+    expected = [
+        reference.conv_grad_input(masked, w, x.shape, **case.geometry),
+        reference.conv_grad_weight(masked, x, w.shape, **case.geometry),
+        masked.sum(axis=(0, 2, 3), dtype="f8"),
+    ]
+    if data_format == "channels_last":
+        dy, x, y = (np.ascontiguousarray(np.moveaxis(a, 1, -1)) for a in (dy, x, y))
+        expected[0] = np.moveaxis(expected[0], 1, -1)
+    dy, x, w, y = (cuda.to_device(array) for array in (dy, x, w, y))
+    options = {**case.geometry, "data_format": data_format}
+    got = fastconv.conv2d_backward(dy, x, w, **options, activation="relu", y=y)
+    for grad, right in zip(got, expected, strict=True):
+        check(grad, right, "float32")
+
+
 @pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
 def test_double_backward(data_format, rng):
     case = Case((3, 4, 5), (2, 1, 3), channels=4, filters=6, groups=2, stride=(1, 2, 1), padding=1)

@@ -1,7 +1,7 @@
 """The CPU backend: the three maps on NumPy arrays.
 
-    forward(x, weight, bias, geometry, out, algorithm)
-    grad_input(grad_output, weight, bias, geometry, out, algorithm)
+    forward(x, weight, bias, geometry, out, algorithm, relu)
+    grad_input(grad_output, weight, bias, geometry, out, algorithm, relu)
     grad_weight(grad_output, x, geometry, out, algorithm)
     grad_bias(grad_output, shape, channels_last)
 
@@ -12,14 +12,16 @@ what these need where padding shows pixels (``fastconv/padded.py``),
     fold(padded, geometry, ndim, out)
     add(part, geometry, out)
 
-and, for gradients of gradients,
+and what gradients need besides,
 
+    mask(a, y)
     side_by_side(a, b, axis, groups)
     spread_bias(bias, shape, ndim, channels_last)
 
 Arrays come as the caller has them, but checked; ``choose`` has said which algorithm, and ``out`` is
-from ``result_like``, is written whole and returned. ``grad_input`` adds a bias because a transposed
-convolution, which it computes as well, has one.
+from ``result_like``, is written whole and returned. With ``relu``, 0 takes the place of results
+below it. ``grad_input`` has that and a bias because a transposed convolution, which it computes as
+well, has them.
 """
 
 from collections.abc import Iterator
@@ -49,6 +51,7 @@ from . import (
     winograd,
     winograd_weight,
 )
+from .elementwise import mask as mask
 from .elementwise import side_by_side as side_by_side
 from .elementwise import spread_bias as spread_bias
 from .engine import Engine
@@ -83,16 +86,22 @@ def choose(map_name: str, geometry: ConvGeometry, x: Array, algorithm: str, prec
 
 
 def forward(
-    x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, out: Array, algorithm: str
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    geometry: ConvGeometry,
+    out: Array,
+    algorithm: str,
+    relu: bool = False,
 ) -> Array:
     """Correlate ``x`` with ``weight``."""
     g = geometry
     x, y = _image(x, g.x_shape, g), _image(out, g.y_shape, g)
     weight, bias = weight.reshape(g.weight_shape), _contiguous(bias)
     if algorithm == "reference":
-        _reference(reference.forward, (x, weight, _bias(bias, y)), g, y)
+        _reference(reference.forward, (x, weight, _bias(bias, y)), g, y, relu)
     else:
-        _CORRELATE[algorithm](x, weight, bias, y, g.stride, g.before, g.dilation)
+        _CORRELATE[algorithm](x, weight, bias, y, g.stride, g.before, g.dilation, relu)
     return out
 
 
@@ -103,25 +112,27 @@ def grad_input(
     geometry: ConvGeometry,
     out: Array,
     algorithm: str,
+    relu: bool = False,
 ) -> Array:
     """Correlate ``grad_output`` with the flipped filters, their two channel axes swapped."""
     g = geometry
     grad_output, dx = _image(grad_output, g.y_shape, g), _image(out, g.x_shape, g)
     weight, bias = weight.reshape(g.weight_shape), _contiguous(bias)
     if algorithm == "reference":
-        _reference(reference.grad_input, (grad_output, weight, _bias(bias, dx)), g, dx)
+        _reference(reference.grad_input, (grad_output, weight, _bias(bias, dx)), g, dx, relu)
         return out
-    for engine, filters, part, options in _phases(algorithm, weight, g, dx, bias):
+    for engine, filters, part, options in _phases(algorithm, weight, g, dx, bias, relu):
         if filters is None:
-            part[...] = _bias(bias, dx).reshape(*dx.shape[1:3], 1, 1, 1)
+            sums = _bias(bias, dx).reshape(*dx.shape[1:3], 1, 1, 1)
+            part[...] = np.maximum(sums, 0) if relu else sums
         else:
             engine(grad_output, filters, bias, part, ONES, *options)
     return out
 
 
 def _phases(
-    algorithm: str, weight: Array, g: ConvGeometry, out: Array, bias: Array | None
-) -> Iterator[tuple[Engine, Array | None, Array, tuple[Ints, ...]]]:
+    algorithm: str, weight: Array, g: ConvGeometry, out: Array, bias: Array | None, relu: bool
+) -> Iterator[tuple[Engine, Array | None, Array, tuple[Ints | bool, ...]]]:
     """The correlations that ``grad_input`` is made of: engine, flipped filters (None where no tap
     reaches), part of ``out``, and what the engine takes after the stride of 1.
     """
@@ -132,7 +143,7 @@ def _phases(
         flipped = swapped[..., ::-1, ::-1, ::-1]
         axes = zip(g.kernel, g.dilation, g.before, strict=True)
         before = tuple([(r - 1) * dilation - b for r, dilation, b in axes])
-        yield depthwise.correlate, flipped, out, (before, g.dilation, g.stride)
+        yield depthwise.correlate, flipped, out, (before, g.dilation, relu, g.stride)
         return
     if g.is_product and bias is None:
         # Pixels become channels: as pixels, each would meet one tap and zeros under all others.
@@ -141,11 +152,11 @@ def _phases(
         if image.flags.c_contiguous:
             columns = np.ascontiguousarray(ordered).reshape(*ordered.shape[:2], -1, *ONES)
             row = image.reshape(*image.shape[:2], -1, *ONES)
-            yield direct.correlate, columns.swapaxes(1, 2), row, ((0, 0, 0), ONES)
+            yield direct.correlate, columns.swapaxes(1, 2), row, ((0, 0, 0), ONES, relu)
             return
     for phase in g.phases:
-        filters = None if phase.taps is None else swapped[phase.taps]
-        yield _CORRELATE[algorithm], filters, out[phase.place], (phase.before, phase.dilation)
+        filters, part = None if phase.taps is None else swapped[phase.taps], out[phase.place]
+        yield _CORRELATE[algorithm], filters, part, (phase.before, phase.dilation, relu)
 
 
 def grad_weight(
@@ -223,7 +234,7 @@ def requirements(
     else:
         plans = [
             engine.plan(y, filters, part, ONES, *options)
-            for engine, filters, part, options in _phases(algorithm, w, g, x, None)
+            for engine, filters, part, options in _phases(algorithm, w, g, x, None, False)
             if filters is not None
         ]
     return (
@@ -259,9 +270,15 @@ def _bias(bias: Array | None, out: Array) -> Array:
     return np.zeros(out.shape[1] * out.shape[2], out.dtype) if bias is None else bias
 
 
-def _reference(function: PerDtype, inputs: tuple[Array, ...], g: ConvGeometry, out: Array) -> None:
+def _reference(
+    function: PerDtype,
+    inputs: tuple[Array, ...],
+    g: ConvGeometry,
+    out: Array,
+    relu: bool = False,
+) -> None:
     """Call a function of ``reference.py`` on contiguous arrays, for which alone it is compiled."""
     contiguous = [np.ascontiguousarray(array) for array in inputs]
     result = np.empty_like(out, order="C")
     function[out.dtype](*contiguous, g.stride, g.before, g.dilation, result)
-    out[...] = result
+    out[...] = np.maximum(result, 0) if relu else result

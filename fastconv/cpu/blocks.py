@@ -96,4 +96,4 @@ class Tables:
         return start
 
     def joined(self) -> Table:
-        return np.concatenate(self._parts, dtype=np.int64)
+        return np.concatenate([np.empty(0, np.int64), *self._parts])

@@ -32,7 +32,7 @@ from .groups import (
 from .kernel import Kernel, inline
 from .lines import are_neighbours
 from .packing import unpack_lanes
-from .simd import element, fma, lanes, load, pointer, store, tile
+from .simd import element, fma, lanes, load, pointer, store, tile, where_positive
 from .views import Layout
 
 # Pixels that are summed at a time: 8 sums hide the latency of the multiply-adds.
@@ -56,10 +56,11 @@ MOST, FEW = 16, 8
     W_RUNS,
     W_STEP,
     X_STEPS,
+    RELU,
     SLOTS,  # where in `work` the slots begin, how far apart they are, where in one the sums are
     SLOT,
     SUMS,
-) = range(COPY_FIELDS, COPY_FIELDS + 19)
+) = range(COPY_FIELDS, COPY_FIELDS + 20)
 
 
 @Kernel
@@ -86,7 +87,7 @@ def pack_filters(task, slot, size, table, x, weight, bias, y, work):
 
 
 @inline
-def _correlate_pixels(x, step, table, steps, depth, panel, out, pixels):
+def _correlate_pixels(x, step, table, steps, depth, panel, out, relu, pixels):
     # A literal number of pixels, `step` vectors apart in the copy.
     width = lanes(out)
     acc = tile(out, 1, MOST)
@@ -99,7 +100,7 @@ def _correlate_pixels(x, step, table, steps, depth, panel, out, pixels):
         for j in range(pixels):
             acc[0, j] = fma(tap, load(seen, j * step * width), acc[0, j])
     for j in range(pixels):
-        store(out, j * width, acc[0, j])
+        store(out, j * width, where_positive(acc[0, j], acc[0, j]) if relu else acc[0, j])
 
 
 @Kernel
@@ -114,7 +115,7 @@ def depthwise_block(task, slot, size, table, x, weight, bias, y, work):
     copy = pointer(work, size[SLOTS] + slot * size[SLOT])
     sums = pointer(copy, size[SUMS])
     copy_groups(x, size, table, block, first, used, copy)
-    lines, line, step = table[block + LINES], size[LINE], size[STRIDE_W]
+    lines, line, step, relu = table[block + LINES], size[LINE], size[STRIDE_W], size[RELU]
     for k in range(filters):
         panel = pointer(work, (vector * filters + k) * (depth + 1) * width)
         for p in range(lines):
@@ -125,13 +126,17 @@ def depthwise_block(task, slot, size, table, x, weight, bias, y, work):
             while q < line:
                 at, place = pointer(seen, q * step * width), pointer(out, q * width)
                 if step == 1 and line - q > FEW:  # as a literal, the step goes into addresses
-                    _correlate_pixels(at, 1, table, size[X_STEPS], depth, panel, place, MOST)
+                    _correlate_pixels(at, 1, table, size[X_STEPS], depth, panel, place, relu, MOST)
                     q += MOST
                 elif line - q > FEW:
-                    _correlate_pixels(at, step, table, size[X_STEPS], depth, panel, place, MOST)
+                    _correlate_pixels(
+                        at, step, table, size[X_STEPS], depth, panel, place, relu, MOST
+                    )
                     q += MOST
                 else:
-                    _correlate_pixels(at, step, table, size[X_STEPS], depth, panel, place, FEW)
+                    _correlate_pixels(
+                        at, step, table, size[X_STEPS], depth, panel, place, relu, FEW
+                    )
                     q += FEW
         result = pointer(y, first * size[Y_GROUP] + k * size[Y_FILTER] + table[block + RESULT])
         if size[Y_ROW] == line * size[Y_COL]:
@@ -153,6 +158,7 @@ def correlate(
     stride: Ints,
     before: Ints,
     dilation: Ints,
+    relu: bool = False,
     spacing: Ints = (1, 1, 1),
 ) -> Plan:
     """Plan a correlation.
@@ -162,7 +168,7 @@ def correlate(
     """
     width = VECTOR_BITS // 8 // dtype.itemsize
     if spacing == (1, 1, 1) and are_neighbours(x, w, y, width):
-        return depthwise_last.make_plan(dtype, threads, x, w, y, stride, before, dilation)
+        return depthwise_last.make_plan(dtype, threads, x, w, y, stride, before, dilation, relu)
     groups, filters, channels, *taps = w.shape
     depth = channels * prod(taps)
     vectors = ceil(groups / width)
@@ -199,6 +205,7 @@ def correlate(
         tables.add(runs(w_offsets, w.strides[5])),
         w.strides[5],
         tables.add(copy.steps),
+        int(relu),
         slots,
         slot,
         seen,

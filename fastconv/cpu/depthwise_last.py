@@ -43,7 +43,7 @@ from .lines import (
     pixel_loader,
     taps_inside,
 )
-from .simd import element, fma, lanes, load, pointer, store, tile
+from .simd import element, fma, lanes, load, pointer, store, tile, where_positive
 from .views import Layout
 
 # Tasks for every thread.
@@ -59,7 +59,8 @@ EACH = 8
     W_OFFSETS,  # where in `table`: offsets of taps in w, their runs
     W_RUNS,
     W_STEP,
-) = range(IMAGE_FIELDS, IMAGE_FIELDS + 8)
+    RELU,
+) = range(IMAGE_FIELDS, IMAGE_FIELDS + 9)
 
 
 @Kernel
@@ -120,7 +121,7 @@ def _correlate_run(x, size, table, at, count, planes, down, panels, y):
     width = lanes(y)
     groups, depth, extent, y_col = size[GROUPS], size[DEPTH], size[EXTENTS + 2], size[Y_COL]
     rows, cols, step, dilation = size[TAPS + 1], size[TAPS + 2], size[STEP], size[DILATION + 2]
-    row_table, col = size[ROW_TABLE], size[STRIDES + 2]
+    row_table, col, relu = size[ROW_TABLE], size[STRIDES + 2], size[RELU]
     # What the next line is the first to see, and where it goes.
     line = size[STRIDES + 1]
     ahead, below = ((rows - 1) * size[DILATION + 1] + 1) * line, size[Y_ROW]
@@ -157,7 +158,11 @@ def _correlate_run(x, size, table, at, count, planes, down, panels, y):
             ask_ahead(y, below + group, 0, 1, y_col, RUN)
         for j in range(RUN):
             if j < count:
-                store(y, j * y_col + group, acc[0, j])
+                store(
+                    y,
+                    j * y_col + group,
+                    where_positive(acc[0, j], acc[0, j]) if relu else acc[0, j],
+                )
 
 
 @Kernel
@@ -192,6 +197,7 @@ def make_plan(
     stride: Ints,
     before: Ints,
     dilation: Ints,
+    relu: bool,
 ) -> Plan:
     """Plan a correlation of groups that ``lines.are_neighbours``."""
     width = VECTOR_BITS // 8 // dtype.itemsize
@@ -210,6 +216,7 @@ def make_plan(
         tables.add(w_offsets),
         tables.add(runs(w_offsets, w.strides[5])),
         w.strides[5],
+        int(relu),
     )
     stages = [(pack_filters, image.vectors), (depthwise_lines, tasks)]
     operations = 2 * groups * depth * y.shape[0] * prod(y.shape[3:])

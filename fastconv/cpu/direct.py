@@ -46,10 +46,11 @@ from .views import Layout
     Y_RUNS,
     Y_STEP,
     IN_PLACE,  # whether whole panels of sums are written to y at once
+    RELU,
     SLOTS,  # where in `work` the slots begin, how far apart they are, where in one the slab is
     SLOT,
     SLAB,
-) = range(IMAGE_FIELDS, IMAGE_FIELDS + 23)
+) = range(IMAGE_FIELDS, IMAGE_FIELDS + 24)
 
 
 @Kernel
@@ -116,6 +117,7 @@ def correlate_block(task, slot, size, table, x, weight, bias, y, work):
                     pointer(result, element(table, size[Y_OFFSETS] + i)),
                     size[Y_STEP],
                     False,
+                    size[RELU] > 0,
                     cols,
                 )
                 i += length
@@ -133,6 +135,7 @@ def correlate_block(task, slot, size, table, x, weight, bias, y, work):
             sums,
             row,
             False,
+            size[RELU] > 0,
             cols,
         )
         unpack_panel(
@@ -168,6 +171,7 @@ def correlate(
     stride: Ints,
     before: Ints,
     dilation: Ints,
+    relu: bool = False,
 ) -> Plan:
     """Plan a correlation."""
     width = VECTOR_BITS // 8 // dtype.itemsize
@@ -217,6 +221,7 @@ def correlate(
         tables.add(y_runs),
         y.strides[5],
         int(_writes_in_place(y, y_runs)),
+        int(relu),
         slots,
         slot,
         sums,

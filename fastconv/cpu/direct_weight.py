@@ -120,6 +120,7 @@ def grad_share(task, slot, size, table, dy, x, unused, dw, work):
                 pointer(work, (whole * shares + share) * size[SUMS]),
                 row,
                 number > start,
+                False,
                 cols,
             )
 

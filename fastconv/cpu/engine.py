@@ -7,7 +7,8 @@ axes, one dtype and any strides; none is empty. They are, in the order of the pa
     correlate     x (N, G, C/G, D, H, W), w (G, K/G, C/G, T, R, S)   to  y (N, G, K/G, O, P, Q)
     grad_weight   dy (N, G, K/G, O, P, Q), x (N, G, C/G, D, H, W)    to  dw (G, K/G, C/G, T, R, S)
 
-with ``stride``, ``before`` and ``dilation`` of the forward correlation, each (d, h, w). ``before``
+with ``stride``, ``before`` and ``dilation`` of the forward correlation, each (d, h, w), and, to
+correlate, ``relu``: whether 0 takes the place of results below it, as they are written. ``before``
 is the zero padding ahead of each axis, negative to crop; windows that reach past ``x`` at the other
 end see zeros there. How many windows there are is said by the extents of ``y``.
 """
@@ -34,7 +35,7 @@ class Engine:
         self._make_plan = make_plan
         self._plans: dict[tuple[Any, ...], tuple[Plan, int]] = {}
 
-    def plan(self, a: Array, b: Array, out: Array, *options: Ints) -> Plan:
+    def plan(self, a: Array, b: Array, out: Array, *options: Ints | bool) -> Plan:
         """The plan for these arrays, made when such shapes and strides are first seen."""
         layouts = a.shape, a.strides, b.shape, b.strides, out.shape, out.strides
         key = (out.dtype, layouts, options)
@@ -50,7 +51,9 @@ class Engine:
             self._plans[key] = plan, threads
         return plan
 
-    def __call__(self, a: Array, b: Array, bias: Array | None, out: Array, *options: Ints) -> None:
+    def __call__(
+        self, a: Array, b: Array, bias: Array | None, out: Array, *options: Ints | bool
+    ) -> None:
         """Write what the engine computes of ``a`` and ``b`` into ``out``.
 
         ``bias``, (K,) contiguous or None for zeros, is added where the engine correlates.

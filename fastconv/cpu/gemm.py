@@ -54,10 +54,11 @@ TOGETHER = 8
     Y_PIXELS,
     Y_RUNS,
     Y_STEP,
+    RELU,
     SLOT,  # how far apart the slots are, where in one the sums and the slab are
     SUMS,
     SLAB,
-) = range(IMAGE_FIELDS, IMAGE_FIELDS + 22)
+) = range(IMAGE_FIELDS, IMAGE_FIELDS + 23)
 
 
 @Kernel
@@ -127,6 +128,7 @@ def multiply_block(task, slot, size, table, x, weight, bias, y, work):
                 out,
                 size[Y_FILTER] if in_line else pitch,
                 False,
+                size[RELU] > 0,
                 vectors,
             )
             if not in_line:
@@ -155,6 +157,7 @@ def correlate(
     stride: Ints,
     before: Ints,
     dilation: Ints,
+    relu: bool = False,
 ) -> Plan:
     """Plan a correlation."""
     if prod(w.shape[3:]) * prod(stride) == 1 and before == (0, 0, 0):
@@ -210,6 +213,7 @@ def correlate(
         tables.add(y_offsets),
         tables.add(runs(y_offsets, y.strides[5])),
         y.strides[5],
+        int(relu),
         slot,
         packed,
         packed + sums,

@@ -31,7 +31,7 @@ from .phases import (
     PhaseCopy,
     copy_phases,
 )
-from .simd import broadcast, element, fma, lanes, load, pointer, store, tile, zero
+from .simd import broadcast, element, fma, lanes, load, pointer, store, tile, where_positive, zero
 from .views import Layout
 
 # Filters to a tile at most, and vectors of pixels that go with 1, 2, 4 and 6 filters: 8 to 24
@@ -58,9 +58,10 @@ PIECE = 512
     Y_COL,
     W_OFFSETS,
     X_STEPS,
+    RELU,
     SLOT,
     SUMS,
-) = range(COPY_FIELDS, COPY_FIELDS + 14)
+) = range(COPY_FIELDS, COPY_FIELDS + 15)
 
 
 @inline
@@ -70,6 +71,7 @@ def _correlate_tile(x, weight, bias, size, table, last, out, rows, cols):
     acc = tile(out, MOST, WIDE)
     pixels = tile(out, 1, WIDE)
     for piece in range(0, size[DEPTH], PIECE):
+        relu = size[RELU] and piece + PIECE >= size[DEPTH]
         for k in range(rows):
             begin = zero(out) if piece > 0 else broadcast(bias, min(k, last))
             for j in range(cols):
@@ -86,7 +88,8 @@ def _correlate_tile(x, weight, bias, size, table, last, out, rows, cols):
         for k in range(rows):
             for j in range(cols):
                 place = k * size[SUMS] + j * width
-                store(out, place, load(out, place) + acc[k, j] if piece > 0 else acc[k, j])
+                total = load(out, place) + acc[k, j] if piece > 0 else acc[k, j]
+                store(out, place, where_positive(total, total) if relu else total)
 
 
 @Kernel
@@ -143,6 +146,7 @@ def correlate(
     stride: Ints,
     before: Ints,
     dilation: Ints,
+    relu: bool = False,
 ) -> Plan:
     """Plan a correlation."""
     width = VECTOR_BITS // 8 // dtype.itemsize
@@ -172,6 +176,7 @@ def correlate(
         *y.strides[1:],
         tables.add(offsets((channels, *taps), w.strides[2:])),
         tables.add(copy.steps),
+        int(relu),
         slot,
         sums,
     )

@@ -293,6 +293,17 @@ def fma(typingctx, a, b, c):
 
 
 @intrinsic
+def where_positive(typingctx, a, b):
+    """The numbers of ``a`` where those of ``b`` are above 0 or NaN; 0 elsewhere."""
+
+    def codegen(context, builder, sig, args):
+        zero = ir.Constant(b.llvm, [0.0] * b.lanes)
+        return builder.select(builder.fcmp_ordered("<=", args[1], zero), zero, args[0])
+
+    return a(a, b), codegen
+
+
+@intrinsic
 def sum_lanes(typingctx, a):
     """Sum of the numbers in a vector, added in pairs."""
 

@@ -17,7 +17,7 @@ grad_weight  channel and tap        output pixel           filter
 
 from ..host import L1_BYTES, VECTOR_BITS, VECTOR_REGISTERS
 from .kernel import device, inline
-from .simd import broadcast, element, fma, lanes, load, pointer, store, tile, zero
+from .simd import broadcast, element, fma, lanes, load, pointer, store, tile, where_positive, zero
 
 # Registers: ROWS x COLS accumulators, COLS of the panel and one broadcast. 6 x 4 fills 29 of 32
 # and 6 x 2 fills 15 of 16; with two multiply-adds a cycle of 4 cycles' latency, 8 accumulators
@@ -34,7 +34,7 @@ STEPS = 2 * L1_BYTES // 3 // (MAX_COLS * VECTOR_BITS // 8)
 
 @inline
 def _accumulate_rows(
-    x, table, rows, last_row, steps, depth, panel, down, across, first, out, pitch, add, cols
+    x, table, rows, last_row, steps, depth, panel, down, across, first, out, pitch, add, relu, cols
 ):
     # x[rows[i] + steps[s]] for ROWS rows; rows past the last one repeat it and are not written.
     width = lanes(out)
@@ -60,11 +60,14 @@ def _accumulate_rows(
         if rows + i <= last_row:
             for j in range(cols):
                 place = i * pitch + j * width
-                store(out, place, load(out, place) + acc[i, j] if add else acc[i, j])
+                total = load(out, place) + acc[i, j] if add else acc[i, j]
+                store(out, place, where_positive(total, total) if relu else total)
 
 
 @device
-def accumulate(x, table, rows, count, steps, depth, panel, down, across, out, pitch, add, cols):
+def accumulate(
+    x, table, rows, count, steps, depth, panel, down, across, out, pitch, add, relu, cols
+):
     """``out[i, :] (+)= sum_s x[table[rows + i] + table[steps + s]] * panel[s, :]``.
 
     Parameters
@@ -84,31 +87,33 @@ def accumulate(x, table, rows, count, steps, depth, panel, down, across, out, pi
         rounding error of long reductions low.
     add : bool
         Whether to add to what ``out`` holds or to replace it.
+    relu : bool
+        Whether to put 0 for what is below it in the end.
     cols : int
         Vectors in a row of ``panel`` and ``out``, 1 to MAX_COLS.
     """
     width = cols * lanes(out)
     for first in range(0, depth, STEPS):
-        length = min(STEPS, depth - first)
+        span = min(STEPS, depth - first)
         part = pointer(panel, first * width)
         step = steps + first
-        more = add or first > 0
+        more, end = add or first > 0, relu and first + STEPS >= depth
         for i in range(0, count, ROWS):
-            row, last, place = rows + i, rows + count - 1, pointer(out, i * pitch)
+            row, last, to = rows + i, rows + count - 1, pointer(out, i * pitch)
             # The literal unrolls the loops over a tile's columns.
             if cols == 4:
                 _accumulate_rows(
-                    x, table, row, last, step, length, part, down, across, i, place, pitch, more, 4
+                    x, table, row, last, step, span, part, down, across, i, to, pitch, more, end, 4
                 )
             elif cols == 3:
                 _accumulate_rows(
-                    x, table, row, last, step, length, part, down, across, i, place, pitch, more, 3
+                    x, table, row, last, step, span, part, down, across, i, to, pitch, more, end, 3
                 )
             elif cols == 2:
                 _accumulate_rows(
-                    x, table, row, last, step, length, part, down, across, i, place, pitch, more, 2
+                    x, table, row, last, step, span, part, down, across, i, to, pitch, more, end, 2
                 )
             else:
                 _accumulate_rows(
-                    x, table, row, last, step, length, part, down, across, i, place, pitch, more, 1
+                    x, table, row, last, step, span, part, down, across, i, to, pitch, more, end, 1
                 )

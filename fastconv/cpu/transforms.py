@@ -15,7 +15,7 @@ to *row* ``j`` of ``b``: twice over all columns, and both axes are done.
 """
 
 from .kernel import inline
-from .simd import load, store, tile
+from .simd import load, store, tile, where_positive
 
 POINTS = 6
 OUTPUTS = 4  # of the forward map along an axis; taps of grad_weight
@@ -84,11 +84,12 @@ def three_outputs(a, j, b):
 
 
 @inline
-def transform(matrix, before, after, source, rows, cols, bias, target, to_rows, to_cols):
+def transform(matrix, before, after, source, rows, cols, bias, relu, target, to_rows, to_cols):
     """Apply one of the above to both axes of ``before x before`` vectors.
 
     Element (i, j) lies ``i * rows + j * cols`` numbers from ``source``; of the ``after x after``
-    results, to which ``bias`` is added, ``i * to_rows + j * to_cols`` from ``target``.
+    results, to which ``bias`` is added, ``i * to_rows + j * to_cols`` from ``target``; with
+    ``relu``, 0 for those below it.
     """
     a, half, b = tile(source, 6, 6), tile(source, 6, 6), tile(source, 6, 6)
     for i in range(before):
@@ -100,4 +101,7 @@ def transform(matrix, before, after, source, rows, cols, bias, target, to_rows, 
         matrix(half, j, b)
     for i in range(after):
         for j in range(after):
-            store(target, i * to_rows + j * to_cols, bias + b[i, j])
+            total = bias + b[i, j]
+            store(
+                target, i * to_rows + j * to_cols, where_positive(total, total) if relu else total
+            )

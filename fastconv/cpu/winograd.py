@@ -69,11 +69,12 @@ FILTER_CHUNK = 16
     TILE_OFFSETS,
     STEP_OFFSETS,
     BLOCK_TILES,
+    RELU,
     SLOTS,  # where in `work` the slots begin, how far apart they are, and what one holds
     SLOT,
     SUMS,
     LINE,
-) = range(36)
+) = range(37)
 
 
 @device
@@ -115,6 +116,7 @@ def see_line(source, strides, extents, table, line, channels, planes, buffer, se
                     across * width,
                     width,
                     zero(buffer),
+                    False,
                     pointer(target, tile * width),
                     POINTS * pitch,
                     pitch,
@@ -155,6 +157,7 @@ def transform_filters(task, slot, size, table, x, weight, bias, y, work):
                 TAPS * width,
                 width,
                 zero(work),
+                False,
                 pointer(panel, number * row + j),
                 POINTS * depth * row,
                 depth * row,
@@ -217,6 +220,7 @@ def winograd_block(task, slot, size, table, x, weight, bias, y, work):
                 pointer(sums, point * sums_plane),
                 row,
                 False,
+                False,
                 cols,
             )
         for j in range(0, row, width):
@@ -238,6 +242,7 @@ def winograd_block(task, slot, size, table, x, weight, bias, y, work):
                         POINTS * sums_plane,
                         sums_plane,
                         biases,
+                        size[RELU] > 0,
                         pointer(line_buffer, t * OUTPUTS * width),
                         pitch,
                         width,
@@ -295,6 +300,7 @@ def correlate(
     stride: Ints,
     before: Ints,
     dilation: Ints,
+    relu: bool = False,
 ) -> Plan:
     """Plan a correlation with Tx3x3 filters, of stride and dilation 1."""
     width = VECTOR_BITS // 8 // dtype.itemsize
@@ -350,6 +356,7 @@ def correlate(
         tables.add(offsets((tiles,), (width,))),
         tables.add(slices(channels, planes, tiles * width, width)),
         tiles,
+        int(relu),
         slots,
         slot,
         seen,

@@ -160,6 +160,7 @@ def winograd_share(task, slot, size, table, dy, x, unused, dw, work):
                             across * width,
                             width,
                             zero(work),
+                            False,
                             pointer(taps, (first + t) * row + j),
                             POINTS * taps_plane,
                             taps_plane,
@@ -180,6 +181,7 @@ def winograd_share(task, slot, size, table, dy, x, unused, dw, work):
                     pointer(sums, point * sums_plane),
                     row,
                     begin > start,
+                    False,
                     cols,
                 )
 
@@ -219,6 +221,7 @@ def winograd_total(task, slot, size, table, dy, x, unused, dw, work):
                 POINTS * width,
                 width,
                 zero(work),
+                False,
                 taps,
                 TAPS * width,
                 width,

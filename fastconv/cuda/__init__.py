@@ -1,9 +1,10 @@
 """The CUDA backend: what ``cpu`` offers, on device arrays.
 
-    forward(x, weight, bias, geometry, out, algorithm)
-    grad_input(grad_output, weight, bias, geometry, out, algorithm)
+    forward(x, weight, bias, geometry, out, algorithm, relu)
+    grad_input(grad_output, weight, bias, geometry, out, algorithm, relu)
     grad_weight(grad_output, x, geometry, out, algorithm)
     grad_bias(grad_output, shape, channels_last)
+    mask(a, y)
     side_by_side(a, b, axis, groups)
     spread_bias(bias, shape, ndim, channels_last)
 
@@ -25,6 +26,7 @@ from .arrays import device as device
 from .arrays import synchronize as synchronize
 from .arrays import to_device as to_device
 from .arrays import to_host as to_host
+from .elementwise import mask as mask
 from .elementwise import side_by_side as side_by_side
 from .elementwise import spread_bias as spread_bias
 from .kernel import Kernel, blocks_for
@@ -111,7 +113,13 @@ def result_like(
 
 
 def forward(
-    x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, out: Array, algorithm: str
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    geometry: ConvGeometry,
+    out: Array,
+    algorithm: str,
+    relu: bool = False,
 ) -> Array:
     """Correlate ``x`` with ``weight``."""
     g, ndim = geometry, len(weight.shape) - 2
@@ -121,11 +129,11 @@ def forward(
     )
     filters = _filters(weight, g)
     if algorithm == "reference":
-        _reference(reference.forward, (seen, filters, y), bias, g, x)
+        _reference(reference.forward, (seen, filters, y), bias, g, x, relu)
     else:
         taps = tuple([range(n) for n in g.kernel])
         _CORRELATE[algorithm](
-            seen, filters, _bias(bias, seen), y, taps, g.stride, g.before, g.dilation, x
+            seen, filters, _bias(bias, seen), y, taps, g.stride, g.before, g.dilation, relu, x
         )
     return out
 
@@ -137,6 +145,7 @@ def grad_input(
     geometry: ConvGeometry,
     out: Array,
     algorithm: str,
+    relu: bool = False,
 ) -> Array:
     """Correlate ``grad_output`` with the flipped filters, their two channel axes swapped."""
     g, ndim = geometry, len(weight.shape) - 2
@@ -146,7 +155,7 @@ def grad_input(
     )
     filters = _filters(weight, g)
     if algorithm == "reference":
-        _reference(reference.grad_input, (dy, filters, dx), bias, g, grad_output)
+        _reference(reference.grad_input, (dy, filters, dx), bias, g, grad_output, relu)
         return out
     swapped = filters.swapped(1, 2)
     itemsize, added = dtype_of(out).itemsize, _bias(bias, dy)
@@ -155,7 +164,7 @@ def grad_input(
         none = (range(0),) * 3
         taps = none if phase.taps is None else _ranges(phase.taps[1:], g.kernel)
         _CORRELATE[algorithm](
-            dy, swapped, added, part, taps, ONES, phase.before, phase.dilation, grad_output
+            dy, swapped, added, part, taps, ONES, phase.before, phase.dilation, relu, grad_output
         )
     return out
 
@@ -241,6 +250,7 @@ def _reference(
     bias: Array | None,
     g: ConvGeometry,
     like: Array,
+    relu: bool = False,
 ) -> None:
     a, b, out = operands
     added = _bias(bias, a)
@@ -263,6 +273,7 @@ def _reference(
         g.dilation,
         added.strides[0],
         added.shape[0],
+        int(relu),
     )
 
 

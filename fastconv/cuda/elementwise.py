@@ -1,7 +1,4 @@
-"""What gradients need beside convolutions: arrays joined, and filled with a bias.
-
-One kernel copies elements from any strides to any others; a stride of 0 repeats them.
-"""
+"""What gradients need beside convolutions: arrays joined, filled with a bias, and masked."""
 
 from math import prod
 from typing import Any
@@ -10,7 +7,7 @@ from numba import cuda
 
 from ..geometry import Ints
 from .arrays import Operand, dtype_of, empty_like, operand, stream_of
-from .kernel import blocks_for, kernel
+from .kernel import Kernel, blocks_for, kernel
 from .reference import offset, unravel
 
 Array = Any
@@ -30,19 +27,45 @@ def copy_elements(wide):
     return copy
 
 
+@kernel("ppp6666")
+def mask_elements(wide):
+    """``out[i] = a[i]`` where ``y[i]`` is above 0 or NaN, 0 elsewhere."""
+
+    def mask(a, y, out, sa, sy, so, shape):
+        elements = shape[0] * shape[1] * shape[2] * shape[3] * shape[4] * shape[5]
+        for i in range(cuda.grid(1), elements, cuda.gridsize(1)):
+            i0, i1, i2, i3, i4, i5 = unravel(i, shape)
+            value = wide(a[offset(sa, i0, i1, i2, i3, i4, i5)])
+            if wide(y[offset(sy, i0, i1, i2, i3, i4, i5)]) <= wide(0):
+                value = wide(0)
+            out[offset(so, i0, i1, i2, i3, i4, i5)] = value
+
+    return mask
+
+
 def copy(source: Operand, target: Operand, like: Array) -> None:
-    """Write ``source`` to the elements of ``target`` of the same indices, on ``like``'s stream."""
-    ones = (1,) * (6 - len(source.shape))
-    zeros = (0,) * len(ones)
-    copy_elements.launch(
+    """``target[i] = source[i]`` for the indices that ``source`` has; a stride of 0 repeats."""
+    _launch(copy_elements, (source, target), like)
+
+
+def mask(a: Array, y: Array) -> Array:
+    """A new array: ``a`` where ``y``, of the same shape, is above 0 or NaN, 0 elsewhere."""
+    out = empty_like(a, tuple(a.shape))
+    _launch(mask_elements, (operand(a), operand(y), operand(out)), a)
+    return out
+
+
+def _launch(elementwise: Kernel, operands: tuple[Operand, ...], like: Array) -> None:
+    """Run a kernel for all indices of the first operand, on the stream of ``like``."""
+    shape = operands[0].shape
+    missing = 6 - len(shape)
+    elementwise.launch(
         dtype_of(like),
         stream_of(like),
-        blocks_for(prod(source.shape)),
-        source.pointer,
-        target.pointer,
-        zeros + source.strides,
-        zeros + target.strides,
-        ones + source.shape,
+        blocks_for(prod(shape)),
+        *[each.pointer for each in operands],
+        *[(0,) * missing + each.strides for each in operands],
+        (1,) * missing + shape,
     )
 
 

@@ -24,8 +24,8 @@ from .tile import OWN, Product
 # tap and the step to the next along each axis.
 PACK = "pw6633"
 # Pointers to panel, x, bias and y; strides and shapes of x and y; taps, stride, before, dilation;
-# the bias's stride and length, 0 for none.
-CORRELATE = "wppp66663333ii"
+# the bias's stride and length, 0 for none; whether 0 takes the place of results below it.
+CORRELATE = "wppp66663333iii"
 
 
 @kernel(PACK)
@@ -82,6 +82,7 @@ def multiply_filters(product, wide):
         dilation,
         bias_step,
         biases,
+        relu,
     ):
         rows = cuda.shared.array(both, types.float32, alignment=16)
         cols = cuda.shared.array(both, types.float32, alignment=16)
@@ -165,7 +166,10 @@ def multiply_filters(product, wide):
             for i in range(OWN):
                 k = cuda.blockIdx.y * TILE + row_of(first, i)
                 if pixel < N * O * P * Q and k < K:
-                    y[place + k * ys[2]] = starts[i] + sums[i, j]
+                    total = starts[i] + sums[i, j]
+                    if relu and total <= types.float32(0):
+                        total = types.float32(0)
+                    y[place + k * ys[2]] = total
 
     return multiply_panel
 
@@ -180,6 +184,7 @@ def correlate(
     stride: Ints,
     before: Ints,
     dilation: Ints,
+    relu: bool,
     like: Any,
 ) -> None:
     """Write the correlation of ``x`` with some taps of ``weight`` into ``y``.
@@ -195,7 +200,7 @@ def correlate(
     taps : 3 ranges
         The taps along each axis, in the order in which they meet pixels; none along some axis
         leaves the bias alone.
-    stride, before, dilation
+    stride, before, dilation, relu
         As for ``cpu.engine``.
     like
         The caller's array whose library, dtype and stream serve for everything.
@@ -235,4 +240,5 @@ def correlate(
         dilation,
         bias.strides[0],
         bias.shape[0],
+        int(relu),
     )

@@ -18,8 +18,8 @@ from .reference import offset, unravel
 
 # Pointers to x, filters, bias and y; strides of these but the bias; shapes of x and y; the first
 # tap, the step to the next and their number along each axis; stride, before, dilation; the bias's
-# stride and length, 0 for none.
-PARAMETERS = "pppp66666333333ii"
+# stride and length, 0 for none; whether 0 takes the place of results below it.
+PARAMETERS = "pppp66666333333iii"
 
 
 @kernel(PARAMETERS)
@@ -47,6 +47,7 @@ def correlate_pixels(wide):
         dilation,
         bias_step,
         biases,
+        relu,
     ):
         C = x_shape[2]
         # Coordinates fit in 32 bits, which take half the instructions of 64.
@@ -80,6 +81,8 @@ def correlate_pixels(wide):
                             w = types.int32(w + dilation[2])
                             at += column
                             at_w += column_of_w
+            if relu and total <= wide(0):
+                total = wide(0)
             y[offset(ys, n, g, k, o, p, q)] = total
 
     return planar
@@ -94,6 +97,7 @@ def correlate(
     stride: Ints,
     before: Ints,
     dilation: Ints,
+    relu: bool,
     like: Any,
 ) -> None:
     """Write the correlation of ``x`` with some taps of ``weight`` into ``y``: see ``gemm``."""
@@ -118,4 +122,5 @@ def correlate(
         dilation,
         bias.strides[0],
         bias.shape[0],
+        int(relu),
     )

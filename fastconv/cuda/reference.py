@@ -9,8 +9,9 @@ from numba import cuda
 from .kernel import kernel
 
 # Pointers to x, weight, bias and y, or to what has their place in other maps; strides and shapes
-# of all but the bias; stride, before and dilation; the bias's stride and length, 0 for none.
-PARAMETERS = "pppp666666333ii"
+# of all but the bias; stride, before and dilation; the bias's stride and length, 0 for none;
+# whether 0 takes the place of results below it.
+PARAMETERS = "pppp666666333iii"
 
 
 @cuda.jit(device=True, inline="always")
@@ -60,6 +61,7 @@ def forward(wide):
         dilation,
         bias_step,
         biases,
+        relu,
     ):
         _, _, C, D, H, W = x_shape
         _, K, _, T, R, S = w_shape
@@ -81,6 +83,8 @@ def forward(wide):
                             if w >= 0 and w < W:
                                 seen = wide(x[offset(xs, n, g, c, d, h, w)])
                                 total += seen * wide(weight[offset(ws, g, k, c, t, r, s)])
+            if relu and total <= wide(0):
+                total = wide(0)
             y[offset(ys, n, g, k, o, p, q)] = total
 
     return reference_forward
@@ -109,6 +113,7 @@ def grad_input(wide):
         dilation,
         bias_step,
         biases,
+        relu,
     ):
         _, _, K, O, P, Q = y_shape
         _, _, C, T, R, S = w_shape
@@ -132,6 +137,8 @@ def grad_input(wide):
                                     ys, n, g, k, o // stride[0], p // stride[1], q // stride[2]
                                 )
                                 total += wide(dy[at]) * wide(weight[offset(ws, g, k, c, t, r, s)])
+            if relu and total <= wide(0):
+                total = wide(0)
             dx[offset(xs, n, g, c, d, h, w)] = total
 
     return reference_grad_input
@@ -157,6 +164,7 @@ def grad_weight(wide):
         dilation,
         bias_step,
         biases,
+        relu,
     ):
         N, _, _, O, P, Q = y_shape
         _, _, _, D, H, W = x_shape

@@ -109,11 +109,17 @@ def temporary(like: Lazy, shape: Ints) -> Lazy:
 
 
 def forward(
-    x: Lazy, weight: Lazy, bias: Lazy | None, geometry: ConvGeometry, out: Lazy, algorithm: str
+    x: Lazy,
+    weight: Lazy,
+    bias: Lazy | None,
+    geometry: ConvGeometry,
+    out: Lazy,
+    algorithm: str,
+    relu: bool = False,
 ) -> Lazy:
     """Correlate ``x`` with ``weight``: blocks of windows take slabs of images."""
     how = run_forward, window_edges, blocks_of_windows
-    return _correlate(*how, x, weight, bias, geometry, out, algorithm)
+    return _correlate(*how, x, weight, bias, geometry, out, algorithm, relu)
 
 
 def grad_input(
@@ -123,10 +129,11 @@ def grad_input(
     geometry: ConvGeometry,
     out: Lazy,
     algorithm: str,
+    relu: bool = False,
 ) -> Lazy:
     """Correlate ``grad_output`` with the flipped filters: blocks of pixels take slabs of it."""
     how = run_grad_input, pixel_edges, blocks_of_pixels
-    return _correlate(*how, grad_output, weight, bias, geometry, out, algorithm)
+    return _correlate(*how, grad_output, weight, bias, geometry, out, algorithm, relu)
 
 
 def _correlate(
@@ -139,12 +146,14 @@ def _correlate(
     geometry: ConvGeometry,
     out: Lazy,
     algorithm: str,
+    relu: bool,
 ) -> Lazy:
     """The lazy array whose blocks ``run`` computes of slabs of ``x``."""
     ndim = weight.ndim - 2
     if geometry.channels_last:
         moved, g = _channels_first((x, out), ndim), replace(geometry, channels_last=False)
-        result = _correlate(run, edges_from, blocks, moved[0], weight, bias, g, moved[1], algorithm)
+        how = run, edges_from, blocks
+        result = _correlate(*how, moved[0], weight, bias, g, moved[1], algorithm, relu)
         return da.moveaxis(result, -1 - ndim, -1)
     images = Images(x, ndim)
     parameters = [lazy(array).rechunk(-1) for array in (weight, bias) if array is not None]
@@ -153,14 +162,14 @@ def _correlate(
     channels = (out.shape[-1 - ndim],)
     chunks = with_channels(drop_axes([sizes_of(axis) for axis in edges], ndim), channels)
     sources = images.array, *parameters
-    name = _name(run.__name__, sources, geometry, edges, algorithm)
+    name = _name(run.__name__, sources, geometry, edges, algorithm, relu)
     graph: Graph = {}
     for place, _, slab, part in blocks(geometry, edges):
         index = with_channels(drop_axes(place, ndim), 0)
         shape = tuple([sizes[i] for sizes, i in zip(chunks, index, strict=True)])
         arguments = images.take(slab, name), *references
         key = (name, *index)
-        graph[key] = Task(key, tasks.correlated, run, part, shape, algorithm, *arguments)
+        graph[key] = Task(key, tasks.correlated, run, part, shape, algorithm, relu, *arguments)
     graph |= images.halos(name)
     whole = lazy_array(graph, name, chunks, out.dtype, sources)
     return whole if out.ndim == ndim + 2 else whole[0]
@@ -208,6 +217,27 @@ def grad_bias(grad_output: Lazy, shape: Ints, channels_last: bool) -> Lazy:
     terms = [(tasks.grad_bias, TaskRef(key)) for key in flatten(array.__dask_keys__())]
     name = _name("run_grad_bias", (array,))
     return _sum(terms, {}, name, shape[1:2], array.dtype, (array,))
+
+
+def mask(a: Lazy, y: Lazy) -> Lazy:
+    """``a`` where ``y`` is above zero, and zero elsewhere."""
+    return da.where(lazy(y) > 0, a, a.dtype.type(0))
+
+
+def side_by_side(a: Lazy, b: Lazy, axis: int, groups: int) -> Lazy:
+    """There are no gradients of gradients.
+
+    Raises
+    ------
+    TypeError
+        Always.
+    """
+    raise TypeError("gradients of gradients need arrays of NumPy or on a CUDA device, not Dask's")
+
+
+def spread_bias(bias: Lazy, shape: Ints, ndim: int, channels_last: bool) -> Lazy:
+    """The same."""
+    return side_by_side(bias, bias, 0, 1)
 
 
 def _channels_first(images: Sequence[Lazy], ndim: int) -> list[Lazy]:

@@ -20,13 +20,15 @@ def correlated(
     geometry: ConvGeometry,
     shape: Ints,
     algorithm: str,
+    relu: bool,
     slab: Any,
     weight: Array,
     bias: Array | None = None,
 ) -> Array:
     """A block of this shape: ``run_forward`` or ``run_grad_input`` of a slab."""
     with calling_thread():
-        return run(cpu, geometry, _joined(slab), weight, bias, shape, algorithm, "highest", None)
+        how = shape, algorithm, "highest", None, relu
+        return run(cpu, geometry, _joined(slab), weight, bias, *how)
 
 
 def grad_weight(geometry: ConvGeometry, shape: Ints, algorithm: str, dy: Any, x: Any) -> Array:
