@@ -196,14 +196,20 @@ def run_grad_weight(
     algorithm: str,
     precision: str,
     out: Array | None,
+    per_sample: bool = False,
 ) -> Array:
     shown = g.padded
-    algorithm = backend.choose("grad_weight", shown, x, algorithm, precision)
+    seen = shown.per_sample if per_sample and g.batch else shown
+    if per_sample:
+        shape = (g.batch, *shape)
+    algorithm = backend.choose("grad_weight", seen, x, algorithm, precision)
     dw: Array = backend.result_like(x, shape, out, (dy, x))
-    if shown is g:
+    if shown is not g:
+        padded.grad_weight(backend, dy, x, g, dw, algorithm, per_sample)
+    elif not per_sample:
         dw = backend.grad_weight(dy, x, g, dw, algorithm)
-    else:
-        padded.grad_weight(backend, dy, x, g, dw, algorithm)
+    elif g.batch:
+        backend.grad_weight_per_sample(dy, x, g, dw, algorithm)
     return dw
 
 
@@ -383,6 +389,7 @@ def conv_grad_weight(
     groups: SupportsIndex = 1,
     *,
     padding_mode: str = "zeros",
+    per_sample: bool = False,
     data_format: str = "channels_first",
     algorithm: str = "auto",
     precision: str = "highest",
@@ -403,6 +410,7 @@ def conv_grad_weight(
         Shape of the filters: (K, C/groups, {kernel}).
     {geometry}
     {padding_mode}
+    {per_sample}
     {data_format}
     {algorithm}
     {precision}
@@ -410,8 +418,8 @@ def conv_grad_weight(
 
     Returns
     -------
-    ndarray of ``weight_shape``
-        Of ``x``'s dtype; summed over the batch.
+    ndarray of ``weight_shape``, or (N, *weight_shape) with ``per_sample``
+        Of ``x``'s dtype; summed over the batch, or not.
 
     Raises
     ------
@@ -445,7 +453,8 @@ def conv_grad_weight(
         weight_name="weight_shape",
     )
     check_grad_output(grad_output, image_shape(g.y_shape, ndim, x.shape, g.channels_last))
-    return run_grad_weight(backend, g, grad_output, x, shape, algorithm, precision, out)
+    each = per_sample and len(x.shape) == ndim + 2
+    return run_grad_weight(backend, g, grad_output, x, shape, algorithm, precision, out, each)
 
 
 def conv_grad_bias(ndim: int, grad_output: Array, *, data_format: str = "channels_first") -> Array:

@@ -118,6 +118,19 @@ class ConvGeometry:
         return tuple([segments(self.padding_mode, *axis) for axis in axes])
 
     @cached_property
+    def per_sample(self) -> "ConvGeometry":
+        """Samples as groups of one image, over which no gradient of the filters sums."""
+        return replace(
+            self,
+            batch=1,
+            groups=self.batch * self.groups,
+            in_channels=self.batch * self.in_channels,
+            out_channels=self.batch * self.out_channels,
+            # Several groups of several samples have no common stride there, and are copied.
+            channels_last=self.channels_last and self.groups == 1,
+        )
+
+    @cached_property
     def phases(self) -> tuple[Phase, ...]:
         """How ``grad_input`` splits into correlations of stride 1: prod(stride) of them.
 

@@ -55,16 +55,29 @@ def grad_input(
 
 
 def grad_weight(
-    backend: ModuleType, grad_output: Array, x: Array, g: ConvGeometry, out: Array, algorithm: str
+    backend: ModuleType,
+    grad_output: Array,
+    x: Array,
+    g: ConvGeometry,
+    out: Array,
+    algorithm: str,
+    per_sample: bool,
 ) -> None:
-    """``backend.grad_weight`` for ``x`` with its padding."""
-    ndim = len(out.shape) - 2
-    for i, (part, dy, images) in enumerate(_parts(g, grad_output, x)):
+    """``backend.grad_weight`` for ``x`` with its padding; or one for each sample."""
+    ndim = len(out.shape) - (3 if per_sample else 2)
+    first = 0
+    for part, dy, images in _parts(g, grad_output, x):
         shown = _pad(backend, images, part, ndim)
-        dw = out if i == 0 else backend.result_like(x, out.shape, None, ())
-        backend.grad_weight(dy, shown, part.padded, dw, algorithm)
-        if i > 0:
+        if per_sample:
+            dw = out[first : first + part.batch]
+            backend.grad_weight_per_sample(dy, shown, part.padded, dw, algorithm)
+        elif first == 0:
+            backend.grad_weight(dy, shown, part.padded, out, algorithm)
+        else:
+            dw = backend.result_like(x, out.shape, None, ())
+            backend.grad_weight(dy, shown, part.padded, dw, algorithm)
             backend.add(dw, part, out)
+        first += part.batch
 
 
 def images_at_a_time(g: ConvGeometry, itemsize: int) -> int:

@@ -74,6 +74,12 @@ _BACK_THROUGH = """activation : "relu" or None, default None
 y : ndarray, optional
     The result of the forward call, which an activation needs; of the shape of ``grad_output``."""
 
+_PER_SAMPLE = """per_sample : bool, default False
+    Whether each image of the batch gets a gradient of its own, on a leading axis, instead of one
+    for their sum: N times the memory of the filters, and with large filters the time is that of
+    writing it. An image without the batch axis gets its one gradient, without that axis too.
+    Samples are groups of one image there; with ``groups`` and channels last they are copied."""
+
 _OUT = """out : ndarray, optional
     Array of the result's shape and dtype to write to, of any strides; it must share no memory with
     an input. By default a new one."""
@@ -106,6 +112,7 @@ def _docstring(template: str, ndim: int) -> str:
         "data_format": _DATA_FORMAT,
         "algorithm": _ALGORITHM,
         "precision": _PRECISION,
+        "per_sample": _PER_SAMPLE,
         "activation": _ACTIVATION,
         "back_through": _BACK_THROUGH,
         "out": _OUT,

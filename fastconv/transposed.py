@@ -232,6 +232,7 @@ def conv_transpose_grad_weight(
     dilation: PerAxis = 1,
     *,
     output_shape: PerAxis | None = None,
+    per_sample: bool = False,
     data_format: str = "channels_first",
     algorithm: str = "auto",
     precision: str = "highest",
@@ -249,6 +250,7 @@ def conv_transpose_grad_weight(
         Shape of the filters: (C, K/groups, {kernel}).
     {transposed}
     {output_shape}
+    {per_sample}
     {data_format}
     {algorithm}
     {precision}
@@ -256,8 +258,8 @@ def conv_transpose_grad_weight(
 
     Returns
     -------
-    ndarray of ``weight_shape``
-        Of ``x``'s dtype; summed over the batch.
+    ndarray of ``weight_shape``, or (N, *weight_shape) with ``per_sample``
+        Of ``x``'s dtype; summed over the batch, or not.
 
     Raises
     ------
@@ -288,7 +290,8 @@ def conv_transpose_grad_weight(
         weight_name="weight_shape",
     )
     check_grad_output(grad_output, image_shape(g.x_shape, ndim, x.shape, g.channels_last))
-    return run_grad_weight(backend, g, x, grad_output, shape, algorithm, precision, out)
+    each = per_sample and len(x.shape) == ndim + 2
+    return run_grad_weight(backend, g, x, grad_output, shape, algorithm, precision, out, each)
 
 
 def conv_transpose_backward(

@@ -225,6 +225,49 @@ def test_activation_backward(data_format, rng):
         check(grad, right, "float32")
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "data_format", "groups"),
+    [
+        ("reference", "channels_first", 1),
+        ("reference", "channels_first", 2),
+        ("reference", "channels_last", 1),
+        ("reference", "channels_last", 2),
+        ("planar", "channels_last", 2),
+        ("gemm", "channels_first", 1),
+    ],
+)
+def test_per_sample(algorithm, data_format, groups, rng):
+    case = Case((3, 4), (1, 2), batch=3, channels=2, filters=4, groups=groups, stride=(2, 1))
+    x = data(rng, case.x_shape, "f4")
+    pixels = reference.conv(x, np.zeros(case.weight_shape), **case.geometry).shape
+    dy = data(rng, pixels, "f4")
+    expected = np.stack(
+        [
+            reference.conv_grad_weight(
+                dy[n : n + 1], x[n : n + 1], case.weight_shape, **case.geometry
+            )
+            for n in range(case.batch)
+        ]
+    )
+    if data_format == "channels_last":
+        dy, x = (np.ascontiguousarray(np.moveaxis(a, 1, -1)) for a in (dy, x))
+    # Contiguous, and with gaps between filters.
+    wide = poisoned((3, 9, *expected.shape[2:]), "float32")
+    for out in (poisoned(expected.shape, "float32"), wide[:, 1:5]):
+        fastconv.conv2d_grad_weight(
+            cuda.to_device(dy),
+            cuda.to_device(x),
+            case.weight_shape,
+            **case.geometry,
+            data_format=data_format,
+            algorithm=algorithm,
+            per_sample=True,
+            out=out,
+        )
+        check(out, expected, "float32")
+    assert np.isnan(wide.copy_to_host()[:, 5:]).all()
+
+
 @pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
 def test_double_backward(data_format, rng):
     case = Case((3, 4, 5), (2, 1, 3), channels=4, filters=6, groups=2, stride=(1, 2, 1), padding=1)

@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 
 pytest.importorskip("numba_cuda")
-from fastconv.cuda import gemm, gemm_weight, planar, planar_weight, reference, shares, simt, tensor
+from fastconv.cuda import (
+    elementwise,
+    gemm,
+    gemm_weight,
+    planar,
+    planar_weight,
+    reference,
+    shares,
+    simt,
+    tensor,
+)
 from fastconv.plan.cuda import DEPTH
 
 from .machine_code import machine_code
@@ -27,6 +37,20 @@ def test_reference_kernels(kernel, name, architecture, tmp_path):
     assert code.stack == code.spills == code.shared == 0
     double = code.count("DADD", "DMUL", "DFMA")
     assert (double > 0) == (name == "float64")
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids="sm_{0[0]}{0[1]}".format)
+@pytest.mark.parametrize("name", ["float16", "float32", "float64"])
+@pytest.mark.parametrize(
+    "kernel",
+    [elementwise.copy_elements, elementwise.mask_elements],
+    ids=lambda kernel: kernel.name,
+)
+def test_elementwise_kernels(kernel, name, architecture, tmp_path):
+    code = machine_code(kernel, np.dtype(name), architecture, tmp_path)
+    assert code.registers <= 64
+    assert code.stack == code.spills == code.shared == 0
+    assert code.count("DADD", "DMUL", "DFMA") == 0
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES, ids="sm_{0[0]}{0[1]}".format)

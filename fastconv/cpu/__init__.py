@@ -3,6 +3,7 @@
     forward(x, weight, bias, geometry, out, algorithm, relu)
     grad_input(grad_output, weight, bias, geometry, out, algorithm, relu)
     grad_weight(grad_output, x, geometry, out, algorithm)
+    grad_weight_per_sample(grad_output, x, geometry, out, algorithm)
     grad_bias(grad_output, shape, channels_last)
 
 what these need where padding shows pixels (``fastconv/padded.py``),
@@ -25,6 +26,7 @@ well, has them.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -58,6 +60,9 @@ from .engine import Engine
 
 Array = NDArray[Any]
 ONES = (1, 1, 1)
+
+# Gradients of filters per sample are computed together up to this size.
+SAMPLES_BYTES = 16 * 2**20
 
 # Rows of pixels that ``grad_bias`` adds up one after the other.
 ROWS_SUMMED = 256
@@ -168,12 +173,35 @@ def grad_weight(
         out[...] = 0
         return out
     grad_output, x = _image(grad_output, g.y_shape, g), _image(x, g.x_shape, g)
-    dw = out.reshape(g.weight_shape)
-    if algorithm == "reference":
-        _reference(reference.grad_weight, (grad_output, x), g, dw)
-    else:
-        _WEIGHT[algorithm](grad_output, x, None, dw, g.stride, g.before, g.dilation)
+    _grad_weight(grad_output, x, g, out.reshape(g.weight_shape), algorithm)
     return out
+
+
+def grad_weight_per_sample(
+    grad_output: Array, x: Array, geometry: ConvGeometry, out: Array, algorithm: str
+) -> None:
+    """Correlate each sample of ``x`` with that of ``grad_output``: as groups of one image.
+
+    Some samples at a time, for as much scratch memory as their gradients take is needed besides.
+    """
+    g = geometry
+    grad_output, x = _image(grad_output, g.y_shape, g), _image(x, g.x_shape, g)
+    some = max(1, SAMPLES_BYTES // (prod(g.weight_shape) * out.itemsize))
+    for first in range(0, g.batch, some):
+        samples = slice(first, first + some)
+        each = replace(g, batch=len(out[samples])).per_sample
+        target = out[samples].reshape(each.weight_shape)  # a copy, if no view has these axes
+        dy, seen = grad_output[samples].reshape(each.y_shape), x[samples].reshape(each.x_shape)
+        _grad_weight(dy, seen, each, target, algorithm)
+        if not np.may_share_memory(target, out):
+            out[samples] = target.reshape(out[samples].shape)
+
+
+def _grad_weight(dy: Array, x: Array, g: ConvGeometry, dw: Array, algorithm: str) -> None:
+    if algorithm == "reference":
+        _reference(reference.grad_weight, (dy, x), g, dw)
+    else:
+        _WEIGHT[algorithm](dy, x, None, dw, g.stride, g.before, g.dilation)
 
 
 def grad_bias(grad_output: Array, shape: Ints, channels_last: bool) -> Array:

@@ -3,6 +3,7 @@
     forward(x, weight, bias, geometry, out, algorithm, relu)
     grad_input(grad_output, weight, bias, geometry, out, algorithm, relu)
     grad_weight(grad_output, x, geometry, out, algorithm)
+    grad_weight_per_sample(grad_output, x, geometry, out, algorithm)
     grad_bias(grad_output, shape, channels_last)
     mask(a, y)
     side_by_side(a, b, axis, groups)
@@ -26,6 +27,7 @@ from .arrays import device as device
 from .arrays import synchronize as synchronize
 from .arrays import to_device as to_device
 from .arrays import to_host as to_host
+from .elementwise import copy
 from .elementwise import mask as mask
 from .elementwise import side_by_side as side_by_side
 from .elementwise import spread_bias as spread_bias
@@ -179,11 +181,40 @@ def grad_weight(
         _image(x, ndim, g.x_shape, g.channels_last),
         _filters(out, g),
     )
-    if algorithm == "reference" or g.batch == 0:
-        _reference(reference.grad_weight, (dy, seen, dw), None, g, x)
-    else:
-        _WEIGHT[algorithm](dy, seen, dw, g.stride, g.before, g.dilation, x)
+    _grad_weight(dy, seen, dw, g, algorithm, x)
     return out
+
+
+def grad_weight_per_sample(
+    grad_output: Array, x: Array, geometry: ConvGeometry, out: Array, algorithm: str
+) -> None:
+    """Correlate each sample of ``x`` with that of ``grad_output``: as groups of one image."""
+    g, ndim = geometry, len(out.shape) - 3
+    dy, seen = (
+        _samples(grad_output, ndim, g.y_shape, g.channels_last),
+        _samples(x, ndim, g.x_shape, g.channels_last),
+    )
+    target = operand(out)
+    samples, filters, *others = target.strides
+    whole = g.groups == 1 or samples == g.out_channels * filters
+    dw = target if whole else operand(empty_like(out, target.shape))
+    samples, filters, *others = dw.strides
+    step = samples if g.groups == 1 else g.weight_shape[1] * filters
+    inner = (*others[:1], *[0] * (3 - ndim), *others[1:])
+    each = g.per_sample
+    grouped = dw._replace(shape=each.weight_shape, strides=(step, filters, *inner))
+    _grad_weight(dy, seen, grouped, each, algorithm, x)
+    if not whole:
+        copy(dw, target, out)
+
+
+def _grad_weight(
+    dy: Operand, x: Operand, dw: Operand, g: ConvGeometry, algorithm: str, like: Array
+) -> None:
+    if algorithm == "reference" or g.batch == 0:
+        _reference(reference.grad_weight, (dy, x, dw), None, g, like)
+    else:
+        _WEIGHT[algorithm](dy, x, dw, g.stride, g.before, g.dilation, like)
 
 
 def grad_bias(grad_output: Array, shape: Ints, channels_last: bool) -> Array:
@@ -296,6 +327,19 @@ def _image(array: Array, ndim: int, grouped: Ints, channels_last: bool) -> Opera
     channel, *spatial = (inner[-1], *inner[:-1]) if channels_last else inner
     strides = (batch, grouped[2] * channel, channel, *[0] * (3 - ndim), *spatial)
     return whole._replace(shape=grouped, strides=strides)
+
+
+def _samples(array: Array, ndim: int, grouped: Ints, channels_last: bool) -> Operand:
+    """An image as (1, N*G, C/G, D, H, W); a copy, if no strides have these axes."""
+    image = _image(array, ndim, grouped, channels_last)
+    batch, groups = grouped[:2]
+    if 1 not in (batch, groups) and image.strides[0] != groups * image.strides[1]:
+        whole = operand(empty_like(array, grouped))
+        copy(image, whole, array)
+        image = whole
+    step = image.strides[0] if groups == 1 else image.strides[1]
+    shape = (1, batch * groups, *grouped[2:])
+    return image._replace(shape=shape, strides=(0, step, *image.strides[2:]))
 
 
 def _filters(array: Array, g: ConvGeometry) -> Operand:

@@ -206,6 +206,19 @@ def grad_weight(
     return _sum(terms, graph, name, out.shape, out.dtype, sources)
 
 
+def grad_weight_per_sample(
+    grad_output: Lazy, x: Lazy, geometry: ConvGeometry, out: Lazy, algorithm: str
+) -> None:
+    """There is none.
+
+    Raises
+    ------
+    ValueError
+        Always.
+    """
+    raise ValueError("per_sample must be False beside Dask arrays")
+
+
 def grad_bias(grad_output: Lazy, shape: Ints, channels_last: bool) -> Lazy:
     """Sum ``grad_output`` by channel; of this shape (N, K, *spatial), but for the caller's order
     of axes and a missing batch.

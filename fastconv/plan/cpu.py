@@ -146,5 +146,5 @@ def _winograd_time(g: ConvGeometry) -> float:
     transforms = 500 * tiles * (1 / channels + planes / filters)
     # Taking filters to the points, and reading them: with 256 x 256 on 16 tiles "direct" was 1.4
     # times as fast, with 512 x 512 on 64 tiles 0.8 times.
-    mebibytes = g.groups * channels * filters * 36 * 4 / 2**20
+    mebibytes = channels * filters * 36 * 4 / 2**20
     return products + transforms + planes * (1200 + 60 * mebibytes)
