@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from . import reference
+
 
 @dataclass(frozen=True)
 class Case:
@@ -22,6 +24,7 @@ class Case:
     padding: object = 0
     dilation: object = 1
     groups: int = 1
+    padding_mode: str = "zeros"
 
     @property
     def ndim(self):
@@ -37,18 +40,40 @@ class Case:
 
     @property
     def geometry(self):
-        return {
+        given = {
             "stride": self.stride,
             "padding": self.padding,
             "dilation": self.dilation,
             "groups": self.groups,
         }
+        # Transposed convolutions have no such argument.
+        mode = {} if self.padding_mode == "zeros" else {"padding_mode": self.padding_mode}
+        return given | mode
+
+    @property
+    def pairs(self):
+        """Padding before and after each axis."""
+        stride, dilation = (reference.tuple_of(n, self.ndim) for n in (self.stride, self.dilation))
+        reach = [(k - 1) * d + 1 for k, d in zip(self.kernel, dilation, strict=True)]
+        return reference.pairs_of(self.padding, self.extents, reach, stride)
+
+    @property
+    def is_allowed(self):
+        """Whether the padding mode has pixels for this much padding."""
+        if self.padding_mode == "zeros":
+            return True
+        more = {"reflect": -1, "replicate": 10**9, "circular": 0}[self.padding_mode]
+        return all(
+            min(pair) >= 0 and max(pair) <= n + more
+            for pair, n in zip(self.pairs, self.extents, strict=True)
+        )
 
     def __str__(self):
         return (
             f"{self.batch}x{self.channels}x{'x'.join(map(str, self.extents))}"
             f"-{self.filters}x{'x'.join(map(str, self.kernel))}-s{self.stride}-p{self.padding}"
             f"-d{self.dilation}-g{self.groups}"
+            f"{'' if self.padding_mode == 'zeros' else '-' + self.padding_mode}"
         ).replace(" ", "")
 
 

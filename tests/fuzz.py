@@ -2,7 +2,8 @@
 
     python -m tests.fuzz --minutes 10 --seed 1
 
-draws geometries, dtypes, algorithms, layouts, NaN, infinities and mistakes, and prints how many
+draws geometries, padding of every mode and negative, dtypes, algorithms, layouts, NaN, infinities
+and mistakes, and prints how many
 calls were made of each kind. A call that fails is named by seed and round, on which alone it
 depends.
 """
@@ -10,12 +11,13 @@ depends.
 import argparse
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
 
 import fastconv
+from fastconv.padding import MODES
 from fastconv.plan.cpu import ALGORITHMS
 
 from . import reference
@@ -94,16 +96,18 @@ def draw_case(rng):
     padding = str(rng.choice(["same", "valid", "pairs"]))
     before = after = (0,) * ndim
     if padding == "pairs":
-        before, after = each(0, 5), each(0, 5)
+        least = -4 if rng.random() < 0.3 else 0
+        before, after = each(least, 5), each(least, 5)
         padding = tuple(zip(before, after, strict=True))
     largest = {1: 90, 2: 22, 3: 9}[ndim]
     extents = tuple(
-        max(1, (1 if padding == "same" else r - b - a) + int(rng.integers(0, largest)))
-        for r, b, a in zip(reach, before, after, strict=True)
+        # Some pixel is left by cropping.
+        max(1 - min(b, 0) - min(a, 0), (1 if padding == "same" else r - b - a) + more)
+        for r, b, a, more in zip(reach, before, after, each(0, largest - 1), strict=True)
     )
     groups = int(rng.choice([1, 1, 1, 2, 3, 17]))
     channels, filters = (int(rng.choice([1, 1, 2, 3, 7, 16, 20])) for _ in range(2))
-    return Case(
+    case = Case(
         extents=extents,
         kernel=kernel,
         batch=int(rng.choice([0, 1, 1, 2, 3, 7])),
@@ -114,6 +118,8 @@ def draw_case(rng):
         dilation=dilation,
         groups=groups,
     )
+    showing = replace(case, padding_mode=str(rng.choice(MODES)))
+    return showing if showing.is_allowed else case
 
 
 def draw_numbers(rng, shape, dtype):
@@ -169,12 +175,16 @@ def draw_call(rng, case, dtype, special):
         magnitude = reference.conv(abs(x), abs(w), None if b is None else abs(b), **g)
         expected = reference.conv(x, w, b, **g)
         return Call(f"conv{case.ndim}d", arrays, (), expected, magnitude, prod(w.shape[1:]))
-    pixels = reference.Windows(x, case.kernel, case.stride, case.padding, case.dilation, 1).shape
+    windows = reference.Windows(x, case.kernel, **{**g, "groups": 1})
+    pixels = windows.shape
     dy = draw_numbers(rng, (case.batch, case.filters, *pixels), dtype)
     if kind == "grad_input":
         function, arrays, shape = reference.conv_grad_input, (dy, w), case.x_shape
         named = {"grad_output": dy, "weight": w}
-        products = case.filters // case.groups * prod(case.kernel)
+        # A pixel's gradient is the sum over the positions that show it.
+        ones = np.ones((1, 1, *windows.padded.shape[2:]))
+        shown = reference.unpad(ones, case.extents, case.pairs, case.padding_mode).max()
+        products = case.filters // case.groups * prod(case.kernel) * max(int(shown), 1)
     else:
         function, arrays, shape = reference.conv_grad_weight, (dy, x), case.weight_shape
         named = {"grad_output": dy, "x": x}
@@ -197,6 +207,9 @@ def spoil(rng, call, options):
         "stride": lambda: options.update(stride=0),
         "dilation": lambda: options.update(dilation=-1),
         "padding": lambda: options.update(padding="full"),
+        "cropped": lambda: options.update(padding=-(10**6)),
+        "padding_mode": lambda: options.update(padding_mode="wrap"),
+        "cropped mode": lambda: options.update(padding_mode="reflect", padding=-1),
         "groups": lambda: options.update(groups=10**6),
         "algorithm": lambda: options.update(algorithm="fastest"),
         "precision": lambda: options.update(precision="low"),
@@ -261,6 +274,8 @@ def check_round(seed, number, counts):
     excess = error - allowed[finite]
     assert (excess <= 0).all(), f"error {error.max():.2e}, {excess.max():.2e} more than allowed"
     counts[f"{call.name} {algorithm}"] += 1
+    counts[f"padding {case.padding_mode}"] += any(map(any, case.pairs))
+    counts["cropped"] += min(map(min, case.pairs)) < 0
     counts["NaN and infinity"] += special
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import fastconv
+from fastconv import padded
 from fastconv.plan import cuda as cuda_plan
 
 from . import reference
@@ -45,7 +46,7 @@ TILES = [
     replace(IMAGE, batch=2, stride=(2, 1), filters=17),
     replace(IMAGE, channels=18, filters=34, groups=2, dilation=(1, 2)),
 ]
-CROPPED = replace(IMAGE, padding=((-2, 1), (1, -3)), stride=(1, 2))
+CROPPED = Case((7, 8), (3, 2), batch=1, padding=((-2, 1), (1, -3)), stride=(1, 2))
 
 # Half precision keeps 11 bits of a result; sums are float32's.
 TOLERANCE = {"float16": 6e-4, "float32": 2e-6, "float64": 1e-14}
@@ -290,6 +291,59 @@ def test_double_backward(data_format, rng):
     bias_alone, *others = fastconv.conv3d_double_backward(*arrays, **options)
     check(bias_alone, spread, "float32")
     assert others == [None, None]
+
+
+SHOWING = [
+    Case((5, 4), (3, 2), channels=2, filters=3, padding=((4, 1), (0, 3)), padding_mode="reflect"),
+    Case(
+        (3, 4),
+        (2, 3),
+        channels=4,
+        filters=2,
+        groups=2,
+        padding="same",
+        stride=2,
+        padding_mode="replicate",
+    ),
+    Case((4,), (3,), batch=3, padding=((4, 3),), dilation=2, padding_mode="circular"),
+    Case(
+        (2, 3, 2), (2, 2, 3), channels=2, padding=((1, 0), (2, 1), (1, 1)), padding_mode="reflect"
+    ),
+]
+
+
+@pytest.mark.parametrize("case", SHOWING, ids=str)
+@pytest.mark.parametrize("form", [{}, {"data_format": "channels_last"}], ids=["first", "last"])
+def test_padding_that_shows_pixels(case, form, rng, monkeypatch):
+    """Where an image takes more than half as much as that, one after the other."""
+    monkeypatch.setattr(padded, "PIECE_BYTES", 900)
+    x, w = data(rng, case.x_shape, "f4"), data(rng, case.weight_shape, "f4")
+    b = data(rng, case.filters, "f4")
+    expected = reference.conv(x, w, b, **case.geometry)
+    dy = data(rng, expected.shape, "f4")
+    moved = (lambda a: np.ascontiguousarray(np.moveaxis(a, 1, -1))) if form else (lambda a: a)
+    images = [cuda.to_device(moved(a)) for a in (x, dy)]
+    filters, bias = cuda.to_device(w), cuda.to_device(b)
+    conv, options = f"conv{case.ndim}d", {**case.geometry, **form}
+    out = poisoned(moved(expected).shape, "float32")
+    y = getattr(fastconv, conv)(images[0], filters, bias, **options, out=out)
+    assert y is out
+    check(y, moved(expected), "float32")
+    out = poisoned(images[0].shape, "float32")
+    grad_input = getattr(fastconv, f"{conv}_grad_input")
+    dx = grad_input(images[1], filters, images[0].shape, **options, out=out)
+    assert dx is out
+    dx_expected = reference.conv_grad_input(dy, w, x.shape, **case.geometry)
+    check(dx, moved(dx_expected), "float32")
+    grad_weight = getattr(fastconv, f"{conv}_grad_weight")
+    dw = grad_weight(images[1], images[0], w.shape, **options)
+    check(dw, reference.conv_grad_weight(dy, x, w.shape, **case.geometry), "float32")
+    if case.batch > 1:
+        first = [array[0] for array in images]
+        y = getattr(fastconv, conv)(first[0], filters, bias, **options)
+        check(y, moved(expected)[0], "float32")
+        dx = grad_input(first[1], filters, first[0].shape, **options)
+        check(dx, moved(dx_expected)[0], "float32")
 
 
 @pytest.mark.parametrize("ndim", [1, 2, 3])

@@ -8,6 +8,7 @@ from fastconv.cuda import (
     elementwise,
     gemm,
     gemm_weight,
+    padding,
     planar,
     planar_weight,
     reference,
@@ -67,6 +68,19 @@ def test_planar_kernels(kernel, name, architecture, tmp_path):
     assert code.shared <= 256 * 8
     double = code.count("DADD", "DMUL", "DFMA")
     assert (double > 0) == (name == "float64")
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids="sm_{0[0]}{0[1]}".format)
+@pytest.mark.parametrize("name", ["float16", "float32", "float64"])
+@pytest.mark.parametrize(
+    "kernel", [padding.pad, padding.fold, padding.add], ids=lambda kernel: kernel.name
+)
+def test_padding_kernels(kernel, name, architecture, tmp_path):
+    code = machine_code(kernel, np.dtype(name), architecture, tmp_path)
+    assert code.registers <= 96
+    assert code.stack == code.spills == code.shared == 0
+    if kernel is not padding.pad:  # which adds nothing up
+        assert (code.count("DADD") > 0) == (name == "float64")
 
 
 # How tiles are multiplied; registers, with 128 of which a multiprocessor of 65536 has two blocks of

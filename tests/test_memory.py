@@ -21,6 +21,9 @@ LAYERS = {
     "filter": ((1, 1, 1024, 1024), (1, 1, 31, 31), {"padding": 15}),
     "volume": ((1, 32, 24, 48, 48), (32, 32, 3, 3, 3), {"padding": 1}),
     "signal": ((1, 64, 16000), (64, 64, 2), {"dilation": 512}),
+    "mirrored": ((4, 512, 7, 7), (512, 512, 3, 3), {"padding": 1, "padding_mode": "reflect"}),
+    # With their padding these images would take 3.4 times as much.
+    "wrapped": ((320, 1024, 7, 7), (2, 1024, 3, 3), {"padding": 3, "padding_mode": "circular"}),
 }
 
 

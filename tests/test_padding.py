@@ -20,68 +20,66 @@ SHOWING = [mode for mode in MODES if mode != "zeros"]
 LAST = {"data_format": "channels_last"}
 
 
-def pairs_of(case):
-    stride, dilation = (reference.tuple_of(v, case.ndim) for v in (case.stride, case.dilation))
-    reach = [(k - 1) * d + 1 for k, d in zip(case.kernel, dilation, strict=True)]
-    return reference.pairs_of(case.padding, case.extents, reach, stride)
-
-
-def allowed(case, mode):
-    """Whether the mode has pixels for this much padding, of which there is some."""
-    pairs = pairs_of(case)
-    most = {"reflect": -1, "replicate": 10**9, "circular": 0}[mode]
-    amounts = [n for pair in pairs for n in pair]
-    return (
-        any(amounts)
-        and min(amounts) >= 0
-        and all(max(pair) <= n + most for pair, n in zip(pairs, case.extents, strict=True))
-    )
-
-
 IMAGE = Case((5, 6), (3, 2))
 MOST = [
     # The largest amounts, which show every pixel several times; extents of a single pixel.
-    (replace(IMAGE, padding=((4, 3), (0, 5))), "reflect"),
-    (replace(IMAGE, padding=((5, 2), (0, 6)), stride=(2, 3)), "circular"),
-    (replace(IMAGE, padding=((25, 0), (3, 40)), stride=(3, 1), dilation=(1, 2)), "replicate"),
-    (replace(IMAGE, extents=(1, 4), padding=((0, 0), (3, 1)), kernel=(1, 3)), "reflect"),
-    (replace(IMAGE, extents=(1, 4), padding=((1, 1), (2, 1))), "circular"),
-    (replace(IMAGE, extents=(1, 1), padding=((1, 3), (2, 1))), "replicate"),
-    (Case((3, 4, 5), (2, 3, 2), padding=((2, 1), (0, 3), (4, 2)), stride=(1, 2, 1)), "reflect"),
-    (Case((3, 4, 5), (2, 3, 2), padding=((2, 3), (0, 3), (4, 5)), stride=(1, 2, 1)), "circular"),
-    (Case((3, 4, 5), (2, 3, 2), padding=((7, 1), (0, 9), (4, 6)), channels=18), "replicate"),
+    replace(IMAGE, padding=((4, 3), (0, 5)), padding_mode="reflect"),
+    replace(IMAGE, padding=((5, 2), (0, 6)), stride=(2, 3), padding_mode="circular"),
+    replace(
+        IMAGE, padding=((25, 0), (3, 40)), stride=(3, 1), dilation=(1, 2), padding_mode="replicate"
+    ),
+    replace(IMAGE, extents=(1, 4), padding=((0, 0), (3, 1)), kernel=(1, 3), padding_mode="reflect"),
+    replace(IMAGE, extents=(1, 4), padding=((1, 1), (2, 1)), padding_mode="circular"),
+    replace(IMAGE, extents=(1, 1), padding=((1, 3), (2, 1)), padding_mode="replicate"),
+    Case(
+        (3, 4, 5),
+        (2, 3, 2),
+        padding=((2, 1), (0, 3), (4, 2)),
+        stride=(1, 2, 1),
+        padding_mode="reflect",
+    ),
+    Case(
+        (3, 4, 5),
+        (2, 3, 2),
+        padding=((2, 3), (0, 3), (4, 5)),
+        stride=(1, 2, 1),
+        padding_mode="circular",
+    ),
+    Case(
+        (3, 4, 5),
+        (2, 3, 2),
+        padding=((7, 1), (0, 9), (4, 6)),
+        channels=18,
+        padding_mode="replicate",
+    ),
     # Lines longer than a vector, channels of several.
-    (Case((50, 41), (3, 3), batch=1, padding=((7, 1), (20, 33))), "reflect"),
-    (Case((7, 35), (3, 3), channels=70, filters=70, padding="same"), "circular"),
-    (Case((1100,), (5,), batch=1, channels=2, padding=((600, 3),)), "circular"),
+    Case((50, 41), (3, 3), batch=1, padding=((7, 1), (20, 33)), padding_mode="reflect"),
+    Case((7, 35), (3, 3), channels=70, filters=70, padding="same", padding_mode="circular"),
+    Case((1100,), (5,), batch=1, channels=2, padding=((600, 3),), padding_mode="circular"),
 ]
-EVERY = [(case, mode) for case in CASES for mode in SHOWING if allowed(case, mode)][::2] + MOST
+EVERY = [replace(case, padding_mode=mode) for case in CASES for mode in SHOWING]
+EVERY = [case for case in EVERY if any(map(any, case.pairs)) and case.is_allowed][::2] + MOST
 FEW = EVERY[::5] + MOST
-every_case = pytest.mark.parametrize(("case", "mode"), EVERY, ids=str)
-few_cases = pytest.mark.parametrize(("case", "mode"), FEW, ids=str)
-
-
-def arguments(case, mode):
-    return {**case.geometry, "padding_mode": mode}
+every_case = pytest.mark.parametrize("case", EVERY, ids=str)
+few_cases = pytest.mark.parametrize("case", FEW, ids=str)
 
 
 def last(x):
     return np.ascontiguousarray(np.moveaxis(x, 1, -1))
 
 
-def check_maps(case, mode, dtype, rng, close, **options):
+def check_maps(case, dtype, rng, close, **options):
     """All maps into poisoned results, of operands that are read-only."""
     x, w = data(rng, case.x_shape, dtype), data(rng, case.weight_shape, dtype)
     b = data(rng, case.filters, dtype)
-    geometry = arguments(case, mode)
-    expected = reference.conv(x, w, b, **geometry)
+    expected = reference.conv(x, w, b, **case.geometry)
     dy = data(rng, expected.shape, dtype)
     to, back = lambda a: a, lambda a: a
     if options.get("data_format") == "channels_last":
         to, back = last, lambda a: np.moveaxis(a, -1, 1)
     xs, dys = to(x), to(dy)
     read_only(xs, dys, w, b)
-    conv, options = f"conv{case.ndim}d", {**geometry, **options}
+    conv, options = f"conv{case.ndim}d", {**case.geometry, **options}
 
     out = poisoned(dys.shape, dtype)
     assert getattr(fastconv, conv)(xs, w, b, **options, out=out) is out
@@ -89,35 +87,35 @@ def check_maps(case, mode, dtype, rng, close, **options):
 
     out = poisoned(xs.shape, dtype)
     assert getattr(fastconv, f"{conv}_grad_input")(dys, w, xs.shape, **options, out=out) is out
-    close(back(out), reference.conv_grad_input(dy, w, case.x_shape, **geometry))
+    close(back(out), reference.conv_grad_input(dy, w, case.x_shape, **case.geometry))
 
     out = poisoned(w.shape, dtype)
     assert getattr(fastconv, f"{conv}_grad_weight")(dys, xs, w.shape, **options, out=out) is out
-    close(out, reference.conv_grad_weight(dy, x, case.weight_shape, **geometry))
+    close(out, reference.conv_grad_weight(dy, x, case.weight_shape, **case.geometry))
 
 
 @every_case
-def test_maps(case, mode, dtype, rng):
-    check_maps(case, mode, dtype, rng, assert_close_in_norm)
+def test_maps(case, dtype, rng):
+    check_maps(case, dtype, rng, assert_close_in_norm)
 
 
 @few_cases
-def test_algorithms(case, mode, algorithm, rng):
-    check_maps(case, mode, np.dtype("f4"), rng, assert_close, algorithm=algorithm)
+def test_algorithms(case, algorithm, rng):
+    check_maps(case, np.dtype("f4"), rng, assert_close, algorithm=algorithm)
 
 
 @few_cases
-def test_channels_last(case, mode, rng):
-    check_maps(case, mode, np.dtype("f4"), rng, assert_close_in_norm, **LAST)
+def test_channels_last(case, rng):
+    check_maps(case, np.dtype("f4"), rng, assert_close_in_norm, **LAST)
 
 
 @every_case
-def test_maps_are_adjoint(case, mode, rng):
+def test_maps_are_adjoint(case, rng):
     # <dy, conv(x, w)> = <x, grad_input(dy, w)> = <w, grad_weight(dy, x)>
     x, w = data(rng, case.x_shape, "f8"), data(rng, case.weight_shape, "f8")
-    y = function("conv", case.ndim)(x, w, **arguments(case, mode))
+    y = function("conv", case.ndim)(x, w, **case.geometry)
     dy = data(rng, y.shape, "f8")
-    dx, dw, db = function("conv_backward", case.ndim)(dy, x, w, **arguments(case, mode))
+    dx, dw, db = function("conv_backward", case.ndim)(dy, x, w, **case.geometry)
     scale = np.linalg.norm(dy) * np.linalg.norm(y) or 1.0
     assert abs(np.vdot(dy, y) - np.vdot(x, dx)) <= 1e-10 * scale
     assert abs(np.vdot(dy, y) - np.vdot(w, dw)) <= 1e-10 * scale
@@ -208,13 +206,13 @@ def test_unbatched_and_empty(ndim, mode, form, rng):
 @pytest.mark.parametrize("images", [1, 2, 3])
 def test_a_batch_in_parts(images, form, rng, monkeypatch):
     """The same images, however many are padded at a time; sums over parts are those of all."""
-    case = Case((9, 12), (3, 2), batch=7, padding=((2, 1), (0, 3)))
+    case = Case((9, 12), (3, 2), batch=7, padding=((2, 1), (0, 3)), padding_mode="reflect")
     nbytes = 3 * 12 * 15 * 8
     monkeypatch.setattr(padded, "PIECE_BYTES", images * nbytes)
     made = []
     pad = cpu.pad
     monkeypatch.setattr(cpu, "pad", lambda x, g, *rest: made.append(g.batch) or pad(x, g, *rest))
-    check_maps(case, "reflect", np.dtype("f8"), rng, assert_close, **form)
+    check_maps(case, np.dtype("f8"), rng, assert_close, **form)
     assert max(made) == images
     assert sum(made) == 2 * 7  # for forward and for grad_weight
 
@@ -388,19 +386,19 @@ def test_explain():
 
 @pytest.mark.torch
 @few_cases
-def test_torch(case, mode, rng):
+def test_torch(case, rng):
     torch = pytest.importorskip("torch")
     x, w = data(rng, case.x_shape, "f8"), data(rng, case.weight_shape, "f8")
     b = data(rng, case.filters, "f8")
     tx, tw, tb = (torch.tensor(a, requires_grad=True) for a in (x, w, b))
-    pads = [n for pair in reversed(pairs_of(case)) for n in pair]
-    shown = torch.nn.functional.pad(tx, pads, mode)
+    pads = [n for pair in reversed(case.pairs) for n in pair]
+    shown = torch.nn.functional.pad(tx, pads, case.padding_mode)
     conv = getattr(torch.nn.functional, f"conv{case.ndim}d")
     ty = conv(shown, tw, tb, case.stride, 0, case.dilation, case.groups)
-    y = function("conv", case.ndim)(x, w, b, **arguments(case, mode))
+    y = function("conv", case.ndim)(x, w, b, **case.geometry)
     assert_close(y, ty.detach().numpy())
     dy = data(rng, y.shape, "f8")
     ty.backward(torch.from_numpy(dy))
-    gradients = function("conv_backward", case.ndim)(dy, x, w, **arguments(case, mode))
+    gradients = function("conv_backward", case.ndim)(dy, x, w, **case.geometry)
     for got, expected in zip(gradients, (tx.grad, tw.grad, tb.grad), strict=True):
         assert_close(got, expected.numpy(), tolerance=1e-13)
