@@ -1,13 +1,13 @@
 """Convolve images larger than memory may be, in chunks, on threads and on worker processes.
 
-    python -m bench.dask_large --gigabytes 3.2 --limit 1.5 --workers 0 1 2
+    python -m bench.dask_large --gigabytes 3.2 --limit 1.5 --workers -1 0 1 2
 
-Images are drawn chunk by chunk, the same for the same seed, and nowhere kept as a whole; 0 workers
-are the threads of one process, any other number processes of one thread each. The system refuses
-all of them together more memory than the limit (``RLIMIT_DATA``). Each number of workers runs in a
-process of its own. Throughput counts the operations of the definition, and leaves out the time in
-which images are drawn, but not that in which results are added up; beside it is that of calls on
-an image that fits.
+Images are drawn chunk by chunk, the same for the same seed, and nowhere kept as a whole. 0 workers
+are the threads of one process, 1 and more are processes of one thread each, and -1 stands for calls
+on an image that fits. Each of these runs in a process of its own. The system refuses all workers
+together more memory than the limit (``RLIMIT_DATA``). Throughput counts the operations of the
+definition, and leaves out the time in which images are drawn, but not that in which results are
+added up.
 """
 
 import argparse
@@ -30,6 +30,11 @@ import fastconv
 
 GB = 10**9
 PADDING = {"padding": 1}
+
+# Dask has its workers give back free memory beyond 64 KiB at once, so that every array of the size
+# of a chunk is paged in anew. This keeps up to 1 GiB, of arrays of up to 32 MiB each.
+ENVIRONMENT = "distributed.nanny.pre-spawn-environ"
+KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": 2**30, "MALLOC_MMAP_THRESHOLD_": 2**25}
 
 
 def images(arguments: argparse.Namespace) -> Any:
@@ -86,6 +91,9 @@ def in_chunks(arguments: argparse.Namespace) -> dict[str, float]:
         if workers:
             share = arguments.limit / workers
             options = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
+            if arguments.keep_memory:
+                kept = {**dask.config.get(ENVIRONMENT), **KEEP_MEMORY}
+                stack.enter_context(dask.config.set({ENVIRONMENT: kept}))
             cluster = LocalCluster(**options, memory_limit=int(share * GB))
             client = stack.enter_context(Client(stack.enter_context(cluster)))
             client.run(set_limit, share)
@@ -158,7 +166,8 @@ def main() -> None:
     add("--limit", type=float, default=1.5, help="gigabytes of memory of all processes together")
     add("--channels", type=int, default=64, help="and filters, of 3x3 taps")
     add("--chunk", type=int, nargs=2, default=[256, 256], help="pixels; -1: all along that axis")
-    add("--workers", type=int, nargs="+", default=[0, 1, 2])
+    add("--workers", type=int, nargs="+", default=[-1, 0, 1, 2], metavar="N", help="see above")
+    add("--keep-memory", action="store_true", help="have workers keep freed memory")
     add("--repeats", type=int, default=2, help="of which the fastest counts")
     add("--seed", type=int, default=0)
     add("--only", type=int, help=argparse.SUPPRESS)
@@ -169,10 +178,8 @@ def main() -> None:
         return
     print(f"| | {' | '.join(COLUMNS)} |")
     print("|---|" + "--:|" * len(COLUMNS))
-    for workers in (-1, *arguments.workers):
-        name = {-1: "a call with what fits", 0: "threads"}.get(
-            workers, f"{workers} worker{'s' * (workers > 1)}"
-        )
+    for workers in arguments.workers:
+        name = {-1: "no chunks", 0: "threads", 1: "1 worker"}.get(workers, f"{workers} workers")
         measured = alone("--only", str(workers))
         cells = [f"{measured[column]:.3g}" if column in measured else "" for column in COLUMNS]
         print(f"| {name} | {' | '.join(cells)} |", flush=True)

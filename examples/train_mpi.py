@@ -24,6 +24,7 @@ import numba
 import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from fastconv.demo import data
 from fastconv.demo.network import Dropout, Network, digit_network
@@ -132,6 +133,7 @@ def set_threads(comm: MPI.Comm, threads: int | None) -> None:
         ranks_here = comm.Split_type(MPI.COMM_TYPE_SHARED).size
         threads = max(1, len(os.sched_getaffinity(0)) // ranks_here)
     numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    threadpool_limits(threads)  # of matrix products
 
 
 def positive(text: str) -> int:
