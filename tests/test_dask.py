@@ -374,6 +374,13 @@ def test_sums_are_the_same_bits_every_time(rng):
     assert len({(a.tobytes(), b.tobytes()) for a, b in runs}) == 1
 
 
+def test_an_array_with_itself(rng):
+    x = data(rng, (2, 3, 9, 11), "f4")
+    lazy = da.from_array(x, (1, 3, 4, 4))
+    (dw,) = compute(fastconv.conv2d_grad_weight(lazy, lazy, (3, 3, 3, 3), padding=1))
+    assert_close(dw, reference.conv_grad_weight(x, x, (3, 3, 3, 3), padding=1))
+
+
 def test_sums_are_trees():
     x = da.ones((64, 1, 3, 3), chunks=(1, 1, 3, 3))
     dw = fastconv.conv2d_grad_weight(da.ones((64, 1, 1, 1), chunks=1), x, (1, 1, 3, 3))
