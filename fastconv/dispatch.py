@@ -7,16 +7,58 @@ import functools
 import importlib.util
 import sys
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
-CUDA_DTYPES = (np.dtype(np.float16), *DTYPES)
+from .dtypes import DTYPES, stored_numbers
+from .geometry import ConvGeometry, Ints
+
+
+class Backend(Protocol):
+    """What computes the maps: the module ``cpu`` or ``cuda``, or an object of ``cpu/stored.py``.
+
+    They say what each function does; the arrays are of the backend's own kind.
+    """
+
+    def choose(
+        self, map_name: str, geometry: ConvGeometry, x: Any, algorithm: str, precision: str
+    ) -> str: ...
+
+    def result_like(
+        self, x: Any, shape: Ints, out: Any | None, inputs: tuple[Any | None, ...]
+    ) -> Any: ...
+
+    def forward(
+        self,
+        x: Any,
+        weight: Any,
+        bias: Any | None,
+        geometry: ConvGeometry,
+        out: Any,
+        algorithm: str,
+    ) -> None: ...
+
+    def grad_input(
+        self,
+        grad_output: Any,
+        weight: Any,
+        bias: Any | None,
+        geometry: ConvGeometry,
+        out: Any,
+        algorithm: str,
+    ) -> None: ...
+
+    def grad_weight(
+        self, grad_output: Any, x: Any, geometry: ConvGeometry, out: Any, algorithm: str
+    ) -> None: ...
+
+    def grad_bias(self, grad_output: Any, shape: Ints, channels_last: bool) -> Any: ...
 
 
 @functools.cache
-def _cpu() -> ModuleType:
+def _cpu() -> Backend:
     # When it is first needed: its kernels' definitions take twice as long to import as the rest.
     from . import cpu
 
@@ -48,47 +90,81 @@ def cuda_backend() -> ModuleType:
     return backend
 
 
-def backend_of(arrays: dict[str, Any], bias: Any = None) -> ModuleType:
+def backend_of(
+    arrays: dict[str, Any],
+    bias: Any = None,
+    out_dtype: DTypeLike | None = None,
+    accumulate_dtype: DTypeLike | None = None,
+) -> Backend:
     """The backend that serves all these arguments, of which the bias may be missing.
 
     Raises
     ------
     TypeError
-        If an argument is not an array, some lie on a device and some do not, or the dtypes are
-        unsupported or differ.
+        If an argument is not an array, some lie on a device and some do not, or the dtypes are not
+        served, or not together.
     ValueError
-        If an array lies on another device than the current one.
+        If an array lies on another device than the current one, or ``accumulate_dtype`` is neither
+        None nor float64.
     """
     if bias is not None:
         arrays["bias"] = bias
-    dtype = None
-    for name, array in arrays.items():
+    dtype, plain = None, out_dtype is None and accumulate_dtype is None
+    for array in arrays.values():
         if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
-            return _dask_backend_of(arrays) or _cuda_backend_of(arrays)
-        if array.dtype not in DTYPES:
-            raise TypeError(f"{name} must be float32 or float64, got {array.dtype.str}")
-        if dtype is None:
-            first, dtype = name, array.dtype
-        elif array.dtype != dtype:
-            raise TypeError(
-                f"all arrays must have one dtype, got {first} {dtype} and {name} {array.dtype}"
+            return _dask_backend_of(arrays, out_dtype, accumulate_dtype) or _cuda_backend_of(
+                arrays, out_dtype, accumulate_dtype
             )
-    return _cpu()
+        if dtype is None:
+            dtype = array.dtype
+            plain = plain and dtype in DTYPES
+        elif array.dtype != dtype:
+            plain = False
+    return _cpu() if plain else _stored_backend_of(arrays, out_dtype, accumulate_dtype)
 
 
-def _dask_backend_of(arrays: dict[str, Any]) -> ModuleType | None:
+def _dask_backend_of(
+    arrays: dict[str, Any], out_dtype: DTypeLike | None, accumulate_dtype: DTypeLike | None
+) -> Backend | None:
     """The same, where an argument is an array of Dask."""
     # Whoever has such an array has imported it.
     library = sys.modules.get("dask.array")
     if library is None or not any(isinstance(a, library.Array) for a in arrays.values()):
         return None
-    from . import dask as backend
+    from . import dask
 
-    backend.check(arrays)
+    _check_none("beside Dask arrays", out_dtype, accumulate_dtype)
+    dask.check(arrays)
+    backend: Backend = dask
     return backend
 
 
-def _cuda_backend_of(arrays: dict[str, Any]) -> ModuleType:
+def _check_none(
+    place: str, out_dtype: DTypeLike | None, accumulate_dtype: DTypeLike | None
+) -> None:
+    chosen = {"out_dtype": out_dtype, "accumulate_dtype": accumulate_dtype}
+    for name, dtype in chosen.items():
+        if dtype is not None:
+            raise ValueError(f"{name} must be None {place}, got {dtype!r}")
+
+
+def _stored_backend_of(
+    arrays: dict[str, Any], out_dtype: DTypeLike | None, accumulate_dtype: DTypeLike | None
+) -> Backend:
+    """The same for NumPy's arrays, if kernels are not simply called on them."""
+    operands = [(name, array.dtype) for name, array in arrays.items()]
+    numbers = stored_numbers(operands, out_dtype, accumulate_dtype)
+    if numbers.x == numbers.sums:
+        return _cpu()
+    from .cpu import stored
+
+    backend: Backend = stored.backend_for(numbers)
+    return backend
+
+
+def _cuda_backend_of(
+    arrays: dict[str, Any], out_dtype: DTypeLike | None, accumulate_dtype: DTypeLike | None
+) -> Backend:
     """The same, where not all arguments are arrays of NumPy."""
     host, device = [], []
     for name, array in arrays.items():
@@ -107,8 +183,10 @@ def _cuda_backend_of(arrays: dict[str, Any]) -> ModuleType:
             f"all arrays must lie in one place, got {host[0]} in the host's memory and {device[0]}"
             " on a CUDA device"
         )
-    backend = cuda_backend()
-    backend.check(arrays)
+    _check_none("on a CUDA device", out_dtype, accumulate_dtype)
+    module: Any = cuda_backend()
+    module.check(arrays)
+    backend: Backend = module
     return backend
 
 

@@ -8,7 +8,7 @@ from typing import SupportsIndex
 import numpy as np
 from numpy.typing import DTypeLike
 
-from .dispatch import CUDA_DTYPES, DTYPES
+from .dtypes import COMPLEX, CUDA_DTYPES, INTEGERS, SERVED, Numbers, is_floating, numbers_of
 from .functional import conv_geometry_of
 from .geometry import ConvGeometry, Padding, PerAxis, shape_tuple
 from .padded import images_at_a_time
@@ -31,7 +31,7 @@ class MapPlan:
     products : int
         Multiply-adds that the algorithm does, those of empty lanes not counted.
     workspace : int
-        Bytes of scratch memory.
+        Bytes of scratch memory, copies in the dtype of the sums among them.
     threads : int
         Threads that take part.
     """
@@ -52,11 +52,12 @@ class Explanation:
     geometry : ConvGeometry
     dtype : numpy dtype
     flops : int
-        Multiplications and additions of the definition, the same for all maps.
+        Multiplications and additions of the definition, the same for all maps; of complex numbers,
+        those of their parts.
     nbytes : int
         Of input, filters and result: what any of the maps moves at least.
     maps : dict
-        A ``MapPlan`` for "forward", "grad_input" and "grad_weight".
+        A ``MapPlan`` for "forward", "grad_input" and "grad_weight"; of integers for "forward".
     """
 
     ndim: int
@@ -119,8 +120,9 @@ def explain(
         As in ``conv1d``, ``conv2d`` and ``conv3d``.
     data_format : "channels_first" or "channels_last", default "channels_first"
         As in ``conv1d``, ``conv2d`` and ``conv3d``.
-    dtype : float32 or float64, default float32
-        On a CUDA device also float16.
+    dtype : dtype, default float32
+        Of ``x`` and ``weight``; for integers, of which there are no gradients, the forward map
+        alone is explained.
     backend : "cpu" or "cuda", default "cpu"
         Where the arrays would lie; no device is needed to ask.
     precision : "highest", "high" or "medium", default "highest"
@@ -147,11 +149,14 @@ def explain(
     """
     if backend not in _PLANS:
         raise ValueError(f"backend must be one of {', '.join(_PLANS)}, got {backend!r}")
-    dtypes = CUDA_DTYPES if backend == "cuda" else DTYPES
-    if np.dtype(dtype) not in dtypes:
-        names = [str(each) for each in dtypes]
-        served = f"{', '.join(names[:-1])} or {names[-1]}"
-        raise TypeError(f"dtype must be {served}, got {np.dtype(dtype)}")
+    kind = np.dtype(dtype)
+    if backend == "cuda":
+        if kind not in CUDA_DTYPES:
+            raise TypeError(
+                f"dtype must be float16, float32 or float64 on a CUDA device, got {kind}"
+            )
+    elif not is_floating(kind) and kind not in INTEGERS:
+        raise TypeError(f"dtype must be {SERVED}, got {kind}")
     check_precision(precision)
     x, w = shape_tuple("x_shape", x_shape), shape_tuple("weight_shape", weight_shape)
     ndim = len(w) - 2
@@ -170,22 +175,35 @@ def explain(
         x_name="x_shape",
         weight_name="weight_shape",
     )
-    kind = np.dtype(dtype)
-    nbytes = kind.itemsize * sum(map(prod, (g.x_shape, g.weight_shape, g.y_shape)))
-    maps = {name: _PLANS[backend](name, g, kind, precision) for name in MAPS}
-    return Explanation(ndim, g, kind, g.operations, nbytes, maps)
+    numbers = numbers_of((("x", kind), ("weight", kind)), None, None)
+    nbytes = kind.itemsize * (prod(g.x_shape) + prod(g.weight_shape))
+    nbytes += numbers.result.itemsize * prod(g.y_shape)
+    maps = {
+        name: _PLANS[backend](name, g, numbers, precision)
+        for name in (MAPS[:1] if kind in INTEGERS else MAPS)
+    }
+    flops = g.operations * (4 if kind in COMPLEX else 1)
+    return Explanation(ndim, g, kind, flops, nbytes, maps)
 
 
-def _on_cpu(name: str, g: ConvGeometry, dtype: np.dtype[np.generic], precision: str) -> MapPlan:
+def _on_cpu(name: str, g: ConvGeometry, numbers: Numbers, precision: str) -> MapPlan:
     from . import cpu  # which takes a while to import
+    from .cpu import stored
 
-    choice = cpu_plan.explain_choice(name, g.padded, dtype, "auto")
-    operations, elements, threads = cpu.requirements(name, g.padded, dtype, choice.algorithm)
-    nbytes = elements * dtype.itemsize + _copied(g, dtype)
+    if numbers.x == numbers.sums:
+        choice = cpu_plan.explain_choice(name, g.padded, numbers.x, "auto")
+        operations, elements, threads = cpu.requirements(name, g.padded, numbers.x, choice.algorithm)
+        nbytes = elements * numbers.x.itemsize
+    else:
+        backend = stored.backend_for(numbers)
+        choice = backend.explain_choice(name, g.padded, "auto")
+        operations, nbytes, threads = backend.requirements(name, g.padded, choice.algorithm)
+    nbytes += _copied(g, numbers.x)
     return MapPlan(choice.algorithm, choice.why, operations // 2, nbytes, threads)
 
 
-def _on_cuda(name: str, g: ConvGeometry, dtype: np.dtype[np.generic], precision: str) -> MapPlan:
+def _on_cuda(name: str, g: ConvGeometry, numbers: Numbers, precision: str) -> MapPlan:
+    dtype = numbers.x
     choice = cuda_plan.explain_choice(name, g.padded, dtype, "auto", precision)
     operations, nbytes, threads = cuda_plan.requirements(name, g.padded, dtype, choice.algorithm)
     nbytes += _copied(g, dtype)

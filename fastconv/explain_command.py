@@ -4,12 +4,15 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from .dtypes import COMPLEX, CUDA_DTYPES, INTEGERS
 from .explain import explain
 from .padding import MODES
 from .plan import PRECISIONS
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+DTYPE_NAMES = [str(dtype) for dtype in (*CUDA_DTYPES, *COMPLEX, *INTEGERS)]
 
 
 def add_parser(commands: "Commands") -> None:
@@ -32,7 +35,7 @@ def add_parser(commands: "Commands") -> None:
         )
     add("--padding-mode", choices=MODES, default="zeros", help="by default %(default)s")
     add("--groups", type=int, default=1, metavar="N")
-    add("--dtype", choices=("float16", "float32", "float64"), default="float32")
+    add("--dtype", choices=DTYPE_NAMES, default="float32", help="by default %(default)s")
     add("--backend", choices=("cpu", "cuda"), default="cpu", help="by default %(default)s")
     add("--precision", choices=PRECISIONS, default="highest", help="by default %(default)s")
     parser.set_defaults(run=run)

@@ -6,13 +6,12 @@ Each is written once, with the number of spatial axes as its first argument; ``r
 
 from collections.abc import Sequence
 from functools import lru_cache
-from types import ModuleType
 from typing import Any, SupportsIndex
 
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from . import padded
-from .dispatch import backend_of
+from .dispatch import Backend, backend_of
 from .geometry import (
     ConvGeometry,
     Ints,
@@ -142,7 +141,7 @@ def check_grad_output(grad_output: Array, needed: Ints) -> None:
 
 
 def run_forward(
-    backend: ModuleType,
+    backend: Backend,
     g: ConvGeometry,
     x: Array,
     weight: Array,
@@ -165,7 +164,7 @@ def run_forward(
 
 
 def run_grad_input(
-    backend: ModuleType,
+    backend: Backend,
     g: ConvGeometry,
     dy: Array,
     weight: Array,
@@ -188,7 +187,7 @@ def run_grad_input(
 
 
 def run_grad_weight(
-    backend: ModuleType,
+    backend: Backend,
     g: ConvGeometry,
     dy: Array,
     x: Array,
@@ -234,6 +233,8 @@ def conv(
     data_format: str = "channels_first",
     algorithm: str = "auto",
     precision: str = "highest",
+    out_dtype: DTypeLike | None = None,
+    accumulate_dtype: DTypeLike | None = None,
     out: Array | None = None,
 ) -> Array:
     """Correlate images with filters: the forward pass of a convolution layer.
@@ -244,29 +245,35 @@ def conv(
 
     Parameters
     ----------
-    x : (N, C, {spatial}) or (C, {spatial}) ndarray of float32 or float64
+    x : (N, C, {spatial}) or (C, {spatial}) ndarray of numbers, see Notes
         Images; without the batch axis, so is the result.
     weight : (K, C/groups, {kernel}) ndarray
-        Filters, of the same dtype.
+        Filters, of the same dtype, or int8 with ``x`` of uint8.
     bias : (K,) ndarray, optional
-        Added to every pixel of its output channel.
+        Added to every pixel of its output channel; of the result's dtype.
     {geometry}
     {padding_mode}
     {activation}
     {data_format}
     {algorithm}
     {precision}
+    {out_dtype}
+    {accumulate_dtype}
     {out}
 
     Returns
     -------
     (N, K, {result}) or (K, {result}) ndarray
-        Of ``x``'s dtype; an extent is
+        Of ``x``'s dtype, or for integers ``out_dtype``; an extent is
         ``(extent + padding - (taps - 1)*dilation - 1) // stride + 1``.
 
     Raises
     ------
     {raises}
+
+    Notes
+    -----
+    {dtypes}
 
     References
     ----------
@@ -284,7 +291,7 @@ def conv(
     >>> bool(y[0, 0].max() == 3 * 3**{n})
     True
     """
-    backend = backend_of({"x": x, "weight": weight}, bias)
+    backend = backend_of({"x": x, "weight": weight}, bias, out_dtype, accumulate_dtype)
     relu = check_activation(activation)
     g = conv_geometry_of(
         ndim,
@@ -315,6 +322,7 @@ def conv_grad_input(
     data_format: str = "channels_first",
     algorithm: str = "auto",
     precision: str = "highest",
+    accumulate_dtype: DTypeLike | None = None,
     out: Array | None = None,
 ) -> Array:
     """Gradient of a loss with respect to the images, given that with respect to the result.
@@ -325,7 +333,7 @@ def conv_grad_input(
 
     Parameters
     ----------
-    grad_output : (N, K, {result}) or (K, {result}) ndarray of float32 or float64
+    grad_output : (N, K, {result}) or (K, {result}) ndarray of floating-point or complex numbers
         The gradient dy with respect to the result of ``conv{n}d``.
     weight : (K, C/groups, {kernel}) ndarray
         Filters, of the same dtype.
@@ -336,6 +344,7 @@ def conv_grad_input(
     {data_format}
     {algorithm}
     {precision}
+    {accumulate_dtype}
     {out}
 
     Returns
@@ -346,6 +355,10 @@ def conv_grad_input(
     Raises
     ------
     {raises}
+
+    Notes
+    -----
+    {gradient_dtypes}
 
     Examples
     --------
@@ -360,7 +373,8 @@ def conv_grad_input(
     >>> bool(np.allclose(dx, fastconv.conv{n}d(dy, flipped, padding=2)))
     True
     """
-    backend = backend_of({"grad_output": grad_output, "weight": weight})
+    arrays = {"grad_output": grad_output, "weight": weight}
+    backend = backend_of(arrays, accumulate_dtype=accumulate_dtype)
     shape = shape_tuple("input_shape", input_shape)
     g = conv_geometry_of(
         ndim,
@@ -393,6 +407,7 @@ def conv_grad_weight(
     data_format: str = "channels_first",
     algorithm: str = "auto",
     precision: str = "highest",
+    accumulate_dtype: DTypeLike | None = None,
     out: Array | None = None,
 ) -> Array:
     """Gradient of a loss with respect to the filters, given that with respect to the result.
@@ -402,7 +417,7 @@ def conv_grad_weight(
 
     Parameters
     ----------
-    grad_output : (N, K, {result}) or (K, {result}) ndarray of float32 or float64
+    grad_output : (N, K, {result}) or (K, {result}) ndarray of floating-point or complex numbers
         The gradient dy with respect to the result of ``conv{n}d``.
     x : (N, C, {spatial}) or (C, {spatial}) ndarray
         Images, of the same dtype.
@@ -414,6 +429,7 @@ def conv_grad_weight(
     {data_format}
     {algorithm}
     {precision}
+    {accumulate_dtype}
     {out}
 
     Returns
@@ -424,6 +440,10 @@ def conv_grad_weight(
     Raises
     ------
     {raises}
+
+    Notes
+    -----
+    {gradient_dtypes}
 
     Examples
     --------
@@ -438,7 +458,8 @@ def conv_grad_weight(
     >>> bool(np.isclose(np.vdot(dy, fastconv.conv{n}d(x, weight)), np.vdot(dw, weight)))
     True
     """
-    backend = backend_of({"grad_output": grad_output, "x": x})
+    arrays = {"grad_output": grad_output, "x": x}
+    backend = backend_of(arrays, accumulate_dtype=accumulate_dtype)
     shape = shape_tuple("weight_shape", weight_shape)
     g = conv_geometry_of(
         ndim,
@@ -457,16 +478,23 @@ def conv_grad_weight(
     return run_grad_weight(backend, g, grad_output, x, shape, algorithm, precision, out, each)
 
 
-def conv_grad_bias(ndim: int, grad_output: Array, *, data_format: str = "channels_first") -> Array:
+def conv_grad_bias(
+    ndim: int,
+    grad_output: Array,
+    *,
+    data_format: str = "channels_first",
+    accumulate_dtype: DTypeLike | None = None,
+) -> Array:
     """Gradient of a loss with respect to the bias, given that with respect to the result.
 
     ``db[k] = sum_n sum_p dy[n,k,p]``
 
     Parameters
     ----------
-    grad_output : (N, K, {result}) or (K, {result}) ndarray of float32 or float64
+    grad_output : (N, K, {result}) or (K, {result}) ndarray of floating-point or complex numbers
         The gradient dy with respect to the result.
     {data_format}
+    {accumulate_dtype}
 
     Returns
     -------
@@ -476,9 +504,9 @@ def conv_grad_bias(ndim: int, grad_output: Array, *, data_format: str = "channel
     Raises
     ------
     TypeError
-        If ``grad_output`` is not an array of float32 or float64.
+        If ``grad_output`` is not an array, or of a dtype that is not served.
     ValueError
-        If it has another number of axes, or ``data_format`` is no name of one.
+        If it has another number of axes, or ``data_format`` or ``accumulate_dtype`` cannot serve.
 
     Examples
     --------
@@ -487,7 +515,7 @@ def conv_grad_bias(ndim: int, grad_output: Array, *, data_format: str = "channel
     >>> bool((db == 2 * 5**{n}).all())
     True
     """
-    backend = backend_of({"grad_output": grad_output})
+    backend = backend_of({"grad_output": grad_output}, accumulate_dtype=accumulate_dtype)
     return run_grad_bias(backend, ndim, grad_output, is_channels_last(data_format))
 
 
@@ -508,12 +536,13 @@ def conv_backward(
     data_format: str = "channels_first",
     algorithm: str = "auto",
     precision: str = "highest",
+    accumulate_dtype: DTypeLike | None = None,
 ) -> Gradients:
     """Gradients with respect to images, filters and bias in one call.
 
     Parameters
     ----------
-    grad_output : (N, K, {result}) or (K, {result}) ndarray of float32 or float64
+    grad_output : (N, K, {result}) or (K, {result}) ndarray of floating-point or complex numbers
         The gradient dy with respect to the result of ``conv{n}d``.
     x : (N, C, {spatial}) or (C, {spatial}) ndarray
         Images, of the same dtype.
@@ -527,6 +556,7 @@ def conv_backward(
     {data_format}
     {algorithm}
     {precision}
+    {accumulate_dtype}
 
     Returns
     -------
@@ -536,6 +566,10 @@ def conv_backward(
     Raises
     ------
     {raises}
+
+    Notes
+    -----
+    {gradient_dtypes}
 
     Examples
     --------
@@ -547,7 +581,8 @@ def conv_backward(
     (True, True, (3,))
     """
     arrays = {"grad_output": grad_output, "x": x, "weight": weight}
-    backend = backend_of(arrays if y is None else {**arrays, "y": y})
+    given = arrays if y is None else {**arrays, "y": y}
+    backend = backend_of(given, accumulate_dtype=accumulate_dtype)
     g = conv_geometry_of(
         ndim,
         x.shape,

@@ -15,7 +15,7 @@ from .host import L1_BYTES, L2_BYTES, VECTOR_BITS, VECTOR_REGISTERS
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
-PACKAGES = ("numpy", "numba", "llvmlite", "numba-cuda", "cupy", "torch", "tbb")
+PACKAGES = ("numpy", "numba", "llvmlite", "numba-cuda", "cupy", "torch", "ml_dtypes", "tbb")
 
 
 def add_parser(commands: "Commands") -> None:

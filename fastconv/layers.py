@@ -12,7 +12,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from .dispatch import DTYPES, cuda_backend
+from .dispatch import cuda_backend
+from .dtypes import FLOATING_SERVED, is_floating
 from .functional import Gradients, check_activation, conv, conv_backward
 from .geometry import Ints, Padding, PerAxis, is_channels_last, padding_form, per_axis, positive
 from .padding import check_mode
@@ -58,8 +59,9 @@ class _Layer:
                 f"groups must divide in_channels, {in_channels}, and out_channels, {out_channels},"
                 f" got {groups}"
             )
-        if np.dtype(dtype) not in DTYPES:
-            raise TypeError(f"dtype must be float32 or float64, got {np.dtype(dtype)}")
+        kind = np.dtype(dtype)
+        if not is_floating(kind):
+            raise TypeError(f"dtype must be {FLOATING_SERVED}, got {kind}")
         is_channels_last(data_format)
         check_precision(precision)
         check_activation(activation)
@@ -80,9 +82,12 @@ class _Layer:
             fan_in /= prod(self.stride)
             leading, other = in_channels, out_channels
         shape = (leading, other // groups, *self.kernel_size)
-        normal = np.random.default_rng(rng).standard_normal(shape)
-        self.weight: Array = (normal * sqrt(2 / fan_in)).astype(dtype)
-        self.bias: Array | None = np.zeros(out_channels, dtype) if bias else None
+        generator = np.random.default_rng(rng)
+        normal: Array = generator.standard_normal(shape)
+        if kind.kind == "c":
+            normal = (normal + 1j * generator.standard_normal(shape)) / sqrt(2)
+        self.weight: Array = (normal * sqrt(2 / fan_in)).astype(kind)
+        self.bias: Array | None = np.zeros(out_channels, kind) if bias else None
 
     @property
     def _geometry(self) -> tuple[Any, ...]:
@@ -195,10 +200,11 @@ class _Conv(_Layer):
         As in ``conv{n}d``.
     bias : bool, default True
         Whether to add a number to every output channel.
-    dtype : float32 or float64, default float32
+    dtype : dtype of floating-point or complex numbers, default float32
         Of the parameters, and so of inputs and results.
     rng : numpy.random.Generator or int, optional
-        Source of the filters: He initialisation, normal with variance 2 / fan_in. The bias is zero.
+        Source of the filters: He initialisation, normal with variance 2 / fan_in, of which each
+        part of complex numbers has half. The bias is zero.
     padding_mode : "zeros", "reflect", "replicate" or "circular", default "zeros"
         As in ``conv{n}d``.
     activation : "relu" or None, default None
@@ -218,7 +224,8 @@ class _Conv(_Layer):
     Raises
     ------
     TypeError, ValueError
-        If a number is not an integer or out of range, or groups do not divide the channels.
+        If a number is not an integer or out of range, groups do not divide the channels, or the
+        dtype is not served.
 
     Examples
     --------
@@ -292,10 +299,11 @@ class _ConvTranspose(_Layer):
         As in ``conv_transpose{n}d``.
     bias : bool, default True
         Whether to add a number to every output channel.
-    dtype : float32 or float64, default float32
+    dtype : dtype of floating-point or complex numbers, default float32
         Of the parameters, and so of inputs and results.
     rng : numpy.random.Generator or int, optional
-        Source of the filters: He initialisation, normal with variance 2 / fan_in. The bias is zero.
+        Source of the filters: He initialisation, normal with variance 2 / fan_in, of which each
+        part of complex numbers has half. The bias is zero.
     activation : "relu" or None, default None
         Applied to the result, as in ``conv{n}d``.
     data_format : "channels_first" or "channels_last", default "channels_first"
@@ -313,7 +321,8 @@ class _ConvTranspose(_Layer):
     Raises
     ------
     TypeError, ValueError
-        If a number is not an integer or out of range, or groups do not divide the channels.
+        If a number is not an integer or out of range, groups do not divide the channels, or the
+        dtype is not served.
 
     Examples
     --------

@@ -22,10 +22,12 @@ LINE = 64  # bytes of a cache line, and of the widest vector
 # Each thread keeps the largest scratch memory that it has needed, up to this.
 SCRATCH_BYTES = 64 * 2**20
 
-# Blocks beyond 32 MiB the C library hands back to the system when they are freed. Here those of
-# results are kept for the next result of that size, up to this in all.
+# Blocks beyond 32 MiB the C library hands back to the system when they are freed, and smaller ones
+# when several are freed at a time, as the copies are that other dtypes than the kernels' need. Here
+# results and copies beyond these sizes are kept for the next one of that size, up to this in all.
 LARGE_BYTES = 32 * 2**20
-RESULTS_BYTES = 256 * 2**20
+COPY_BYTES = 2**20
+KEPT_BYTES = 256 * 2**20
 
 _scratch = threading.local()
 
@@ -66,16 +68,16 @@ class _Block:
 
 def _keep(memory: Bytes) -> None:
     kept = sum(nbytes * len(blocks) for nbytes, blocks in list(_freed.items()))
-    if kept + memory.nbytes > RESULTS_BYTES:
+    if kept + memory.nbytes > KEPT_BYTES:
         _freed.clear()  # most likely of sizes that are no longer asked for
-    if memory.nbytes <= RESULTS_BYTES:
+    if memory.nbytes <= KEPT_BYTES:
         _freed.setdefault(memory.nbytes, []).append(memory)
 
 
-def empty(shape: Ints, dtype: np.dtype[Any]) -> NDArray[Any]:
+def empty(shape: Ints, dtype: np.dtype[Any], large: int = LARGE_BYTES) -> NDArray[Any]:
     """Uninitialised array like ``np.empty``'s, if it is large in memory that was used before."""
     nbytes = prod(shape) * dtype.itemsize
-    if nbytes <= LARGE_BYTES:
+    if nbytes <= large:
         return np.empty(shape, dtype)
     try:
         memory = _freed[nbytes].pop()
@@ -85,11 +87,18 @@ def empty(shape: Ints, dtype: np.dtype[Any]) -> NDArray[Any]:
     return array
 
 
+def copied(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The numbers of an array in another dtype, contiguous."""
+    copy = empty(array.shape, dtype, COPY_BYTES)
+    np.copyto(copy, array, casting="unsafe")
+    return copy
+
+
 def free_workspace() -> None:
     """Give back the memory kept between calls.
 
     That is the scratch memory of the calling thread, at most 64 MiB, and memory of results beyond
-    32 MiB that nobody uses any more, at most 256 MiB.
+    32 MiB, and of copies beyond 1 MiB, that nobody uses any more, at most 256 MiB.
 
     Examples
     --------

@@ -80,16 +80,35 @@ _PER_SAMPLE = """per_sample : bool, default False
     writing it. An image without the batch axis gets its one gradient, without that axis too.
     Samples are groups of one image there; with ``groups`` and channels last they are copied."""
 
+_OUT_DTYPE = """out_dtype : integer dtype, optional
+    Of the result, where ``x`` is of integers: by default int32 for those of 8 and 16 bits, and
+    otherwise ``x``'s. Sums are exact modulo 2**bits of it: they wrap around, as NumPy's do."""
+
+_ACCUMULATE_DTYPE = """accumulate_dtype : float64, optional
+    Sums floating-point or complex numbers in float64, and rounds each result once. By default half
+    precision is summed in float32, everything else in its own precision."""
+
+_DTYPES = """Arrays are of float16, bfloat16 (of ml_dtypes), float32, float64, complex64,
+complex128, or of signed or unsigned integers of 8, 16, 32 or 64 bits; on a CUDA device, of float16,
+float32 or float64. Half precision is summed in float32, each result rounded once. Complex numbers
+are multiplied as they are: nothing is conjugated."""
+
+_GRADIENT_DTYPES = """Dtypes are those of ``conv{n}d`` but for integers, which have no gradients.
+With respect to a complex z the gradient of a real loss L is ``dL/dRe(z) + 1j*dL/dIm(z)``, as in
+PyTorch: dy is multiplied by conjugates, those of the filters for the images' gradient, and the
+other way round."""
+
 _OUT = """out : ndarray, optional
     Array of the result's shape and dtype to write to, of any strides; it must share no memory with
     an input. By default a new one."""
 
 _RAISES = """TypeError
-    If an argument is not an array, a dtype is neither float32 nor float64 or differs from the
-    others, or a number is not an integer.
+    If an argument is not an array, a dtype is not served or does not go with the others, or a
+    number is not an integer.
 ValueError
     If a shape does not fit, a number is out of range, the filter is larger than the padded image,
-    or ``out``, ``algorithm`` or ``precision`` cannot serve. Nothing is written then."""
+    or ``out``, ``algorithm``, ``precision`` or ``accumulate_dtype`` cannot serve. Nothing is
+    written then."""
 
 
 def _public_name(name: str, ndim: int) -> str:
@@ -115,6 +134,10 @@ def _docstring(template: str, ndim: int) -> str:
         "per_sample": _PER_SAMPLE,
         "activation": _ACTIVATION,
         "back_through": _BACK_THROUGH,
+        "out_dtype": _OUT_DTYPE,
+        "accumulate_dtype": _ACCUMULATE_DTYPE,
+        "dtypes": _DTYPES,
+        "gradient_dtypes": _GRADIENT_DTYPES,
         "out": _OUT,
         "raises": _RAISES,
     }

@@ -12,9 +12,13 @@ Array = NDArray[Any]
 
 
 def result_like(
-    x: Array, shape: Ints, out: Array | None, inputs: tuple[Array | None, ...]
+    x: Array,
+    shape: Ints,
+    out: Array | None,
+    inputs: tuple[Array | None, ...],
+    dtype: np.dtype[Any] | None = None,
 ) -> Array:
-    """``out``, or a new array of this shape and ``x``'s dtype.
+    """``out``, or a new array of this shape and dtype, by default ``x``'s.
 
     Raises
     ------
@@ -24,12 +28,13 @@ def result_like(
         If ``out`` has another shape or dtype, cannot be written, or shares memory with an input or
         itself.
     """
+    dtype = dtype or x.dtype
     if out is None:
-        return empty(shape, x.dtype)
+        return empty(shape, dtype)
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out must be a NumPy array, got {type(out).__qualname__}")
-    if out.dtype != x.dtype:
-        raise ValueError(f"out must be {x.dtype}, got {out.dtype}")
+    if out.dtype != dtype:
+        raise ValueError(f"out must be {dtype}, got {out.dtype}")
     if out.shape != shape:
         raise ValueError(f"out must have shape {shape}, got {out.shape}")
     if not out.flags.writeable:

@@ -7,7 +7,7 @@ gradients are that convolution and its gradient with respect to the filters.
 from collections.abc import Sequence
 from typing import Any, SupportsIndex
 
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from .dispatch import backend_of
 from .functional import (
@@ -88,6 +88,8 @@ def conv_transpose(
     data_format: str = "channels_first",
     algorithm: str = "auto",
     precision: str = "highest",
+    out_dtype: DTypeLike | None = None,
+    accumulate_dtype: DTypeLike | None = None,
     out: Array | None = None,
 ) -> Array:
     """Transposed convolution: the gradient of a convolution, used as a layer of its own.
@@ -97,29 +99,36 @@ def conv_transpose(
 
     Parameters
     ----------
-    x : (N, C, {spatial}) or (C, {spatial}) ndarray of float32 or float64
+    x : (N, C, {spatial}) or (C, {spatial}) ndarray of numbers, see Notes
         Images; without the batch axis, so is the result.
     weight : (C, K/groups, {kernel}) ndarray
-        Filters, of the same dtype.
+        Filters, of the same dtype, or int8 with ``x`` of uint8.
     bias : (K,) ndarray, optional
-        Added to every pixel of its output channel.
+        Added to every pixel of its output channel; of the result's dtype.
     {transposed}
     {output_shape}
     {activation}
     {data_format}
     {algorithm}
     {precision}
+    {out_dtype}
+    {accumulate_dtype}
     {out}
 
     Returns
     -------
     (N, K, {result}) or (K, {result}) ndarray
-        Of ``x``'s dtype; an extent is, unless ``output_shape`` says it,
+        Of ``x``'s dtype, or for integers ``out_dtype``; an extent is, unless ``output_shape`` says
+        it,
         ``(extent - 1)*stride + (taps - 1)*dilation + 1 - padding + output_padding``.
 
     Raises
     ------
     {raises}
+
+    Notes
+    -----
+    {dtypes}
 
     Examples
     --------
@@ -129,7 +138,7 @@ def conv_transpose(
     >>> fastconv.conv_transpose{n}d(x, weight, stride=2).shape == (1, 4) + (16,) * {n}
     True
     """
-    backend = backend_of({"x": x, "weight": weight}, bias)
+    backend = backend_of({"x": x, "weight": weight}, bias, out_dtype, accumulate_dtype)
     relu = check_activation(activation)
     g = transposed_geometry_of(
         ndim,
@@ -162,6 +171,7 @@ def conv_transpose_grad_input(
     data_format: str = "channels_first",
     algorithm: str = "auto",
     precision: str = "highest",
+    accumulate_dtype: DTypeLike | None = None,
     out: Array | None = None,
 ) -> Array:
     """Gradient of a loss with respect to the input of a transposed convolution.
@@ -170,7 +180,7 @@ def conv_transpose_grad_input(
 
     Parameters
     ----------
-    grad_output : (N, K, {result}) or (K, {result}) ndarray of float32 or float64
+    grad_output : (N, K, {result}) or (K, {result}) ndarray of floating-point or complex numbers
         The gradient with respect to the result of ``conv_transpose{n}d``.
     weight : (C, K/groups, {kernel}) ndarray
         Filters, of the same dtype.
@@ -181,6 +191,7 @@ def conv_transpose_grad_input(
     {data_format}
     {algorithm}
     {precision}
+    {accumulate_dtype}
     {out}
 
     Returns
@@ -192,6 +203,10 @@ def conv_transpose_grad_input(
     ------
     {raises}
 
+    Notes
+    -----
+    {gradient_dtypes}
+
     Examples
     --------
     >>> import numpy as np, fastconv
@@ -201,7 +216,8 @@ def conv_transpose_grad_input(
     >>> dx.shape == shape
     True
     """
-    backend = backend_of({"grad_output": grad_output, "weight": weight})
+    arrays = {"grad_output": grad_output, "weight": weight}
+    backend = backend_of(arrays, accumulate_dtype=accumulate_dtype)
     shape = shape_tuple("input_shape", input_shape)
     g = transposed_geometry_of(
         ndim,
@@ -236,13 +252,14 @@ def conv_transpose_grad_weight(
     data_format: str = "channels_first",
     algorithm: str = "auto",
     precision: str = "highest",
+    accumulate_dtype: DTypeLike | None = None,
     out: Array | None = None,
 ) -> Array:
     """Gradient of a loss with respect to the filters of a transposed convolution.
 
     Parameters
     ----------
-    grad_output : (N, K, {result}) or (K, {result}) ndarray of float32 or float64
+    grad_output : (N, K, {result}) or (K, {result}) ndarray of floating-point or complex numbers
         The gradient with respect to the result of ``conv_transpose{n}d``.
     x : (N, C, {spatial}) or (C, {spatial}) ndarray
         Images, of the same dtype.
@@ -254,6 +271,7 @@ def conv_transpose_grad_weight(
     {data_format}
     {algorithm}
     {precision}
+    {accumulate_dtype}
     {out}
 
     Returns
@@ -265,6 +283,10 @@ def conv_transpose_grad_weight(
     ------
     {raises}
 
+    Notes
+    -----
+    {gradient_dtypes}
+
     Examples
     --------
     >>> import numpy as np, fastconv
@@ -274,7 +296,8 @@ def conv_transpose_grad_weight(
     >>> dw.shape == shape
     True
     """
-    backend = backend_of({"grad_output": grad_output, "x": x})
+    arrays = {"grad_output": grad_output, "x": x}
+    backend = backend_of(arrays, accumulate_dtype=accumulate_dtype)
     shape = shape_tuple("weight_shape", weight_shape)
     g = transposed_geometry_of(
         ndim,
@@ -312,12 +335,13 @@ def conv_transpose_backward(
     data_format: str = "channels_first",
     algorithm: str = "auto",
     precision: str = "highest",
+    accumulate_dtype: DTypeLike | None = None,
 ) -> Gradients:
     """Gradients with respect to input, filters and bias of a transposed convolution in one call.
 
     Parameters
     ----------
-    grad_output : (N, K, {result}) or (K, {result}) ndarray of float32 or float64
+    grad_output : (N, K, {result}) or (K, {result}) ndarray of floating-point or complex numbers
         The gradient with respect to the result of ``conv_transpose{n}d``.
     x : (N, C, {spatial}) or (C, {spatial}) ndarray
         Images, of the same dtype.
@@ -331,6 +355,7 @@ def conv_transpose_backward(
     {data_format}
     {algorithm}
     {precision}
+    {accumulate_dtype}
 
     Returns
     -------
@@ -340,6 +365,10 @@ def conv_transpose_backward(
     Raises
     ------
     {raises}
+
+    Notes
+    -----
+    {gradient_dtypes}
 
     Examples
     --------
@@ -351,7 +380,8 @@ def conv_transpose_backward(
     (True, True, (2,))
     """
     arrays = {"grad_output": grad_output, "x": x, "weight": weight}
-    backend = backend_of(arrays if y is None else {**arrays, "y": y})
+    given = arrays if y is None else {**arrays, "y": y}
+    backend = backend_of(given, accumulate_dtype=accumulate_dtype)
     g = transposed_geometry_of(
         ndim,
         x.shape,

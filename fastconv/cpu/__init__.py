@@ -101,7 +101,7 @@ def forward(
 ) -> Array:
     """Correlate ``x`` with ``weight``."""
     g = geometry
-    x, y = _image(x, g.x_shape, g), _image(out, g.y_shape, g)
+    x, y = grouped_image(x, g.x_shape, g), grouped_image(out, g.y_shape, g)
     weight, bias = weight.reshape(g.weight_shape), _contiguous(bias)
     if algorithm == "reference":
         _reference(reference.forward, (x, weight, _bias(bias, y)), g, y, relu)
@@ -121,7 +121,7 @@ def grad_input(
 ) -> Array:
     """Correlate ``grad_output`` with the flipped filters, their two channel axes swapped."""
     g = geometry
-    grad_output, dx = _image(grad_output, g.y_shape, g), _image(out, g.x_shape, g)
+    grad_output, dx = grouped_image(grad_output, g.y_shape, g), grouped_image(out, g.x_shape, g)
     weight, bias = weight.reshape(g.weight_shape), _contiguous(bias)
     if algorithm == "reference":
         _reference(reference.grad_input, (grad_output, weight, _bias(bias, dx)), g, dx, relu)
@@ -172,7 +172,7 @@ def grad_weight(
     if g.batch == 0:
         out[...] = 0
         return out
-    grad_output, x = _image(grad_output, g.y_shape, g), _image(x, g.x_shape, g)
+    grad_output, x = grouped_image(grad_output, g.y_shape, g), grouped_image(x, g.x_shape, g)
     _grad_weight(grad_output, x, g, out.reshape(g.weight_shape), algorithm)
     return out
 
@@ -185,7 +185,7 @@ def grad_weight_per_sample(
     Some samples at a time, for as much scratch memory as their gradients take is needed besides.
     """
     g = geometry
-    grad_output, x = _image(grad_output, g.y_shape, g), _image(x, g.x_shape, g)
+    grad_output, x = grouped_image(grad_output, g.y_shape, g), grouped_image(x, g.x_shape, g)
     some = max(1, SAMPLES_BYTES // (prod(g.weight_shape) * out.itemsize))
     for first in range(0, g.batch, some):
         samples = slice(first, first + some)
@@ -232,14 +232,14 @@ def pad(x: Array, geometry: ConvGeometry, ndim: int, out: Array) -> None:
     """Copy ``x`` with its padding around it; ``ndim`` is the number of its spatial axes."""
     g = geometry
     if g.batch:
-        x, out = _image(x, g.x_shape, g), _image(out, g.padded.x_shape, g)
+        x, out = grouped_image(x, g.x_shape, g), grouped_image(out, g.padded.x_shape, g)
         padding.pad(x, out, None, out, *g.segments)
 
 
 def fold(padded: Array, geometry: ConvGeometry, ndim: int, out: Array) -> None:
     """Add up, for each pixel, the positions with the padding that show it."""
     g = geometry
-    padded, out = _image(padded, g.padded.x_shape, g), _image(out, g.x_shape, g)
+    padded, out = grouped_image(padded, g.padded.x_shape, g), grouped_image(out, g.x_shape, g)
     padding.fold(padded, padded, None, out, *g.segments)
 
 
@@ -272,8 +272,10 @@ def requirements(
     )
 
 
-def _image(array: Array, grouped: Ints, g: ConvGeometry) -> Array:
-    """View of an image as the caller has it, of this shape (N, G, C/G, D, H, W)."""
+def grouped_image(array: Array, grouped: Ints, g: ConvGeometry) -> Array:
+    """View of an image as the caller has it, or such a view, of this shape (N, G, C/G, D, H, W)."""
+    if array.ndim == 6:
+        return array
     if not g.channels_last:
         return array.reshape(grouped)
     batch, groups, channels, *spatial = grouped
@@ -283,7 +285,7 @@ def _image(array: Array, grouped: Ints, g: ConvGeometry) -> Array:
 def _empty_image(grouped: Ints, dtype: np.dtype[Any], g: ConvGeometry) -> Array:
     batch, channels, spatial = grouped[0], grouped[1] * grouped[2], grouped[3:]
     shape = (batch, *spatial, channels) if g.channels_last else (batch, channels, *spatial)
-    return _image(np.empty(shape, dtype), grouped, g)
+    return grouped_image(np.empty(shape, dtype), grouped, g)
 
 
 def _groups_are_neighbours(image: Array, g: ConvGeometry) -> bool:

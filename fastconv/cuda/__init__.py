@@ -17,7 +17,7 @@ from functools import partial
 from math import prod
 from typing import Any
 
-from ..dispatch import CUDA_DTYPES
+from ..dtypes import CUDA_DTYPES
 from ..geometry import ConvGeometry, Ints
 from ..plan.cuda import explain_choice
 from ..results import overlaps_itself
@@ -63,7 +63,9 @@ def check(arrays: dict[str, Array]) -> None:
     first = next(iter(dtypes))
     for name, dtype in dtypes.items():
         if dtype not in CUDA_DTYPES:
-            raise TypeError(f"{name} must be float16, float32 or float64, got {dtype.str}")
+            raise TypeError(
+                f"{name} must be float16, float32 or float64 on a CUDA device, got {dtype.str}"
+            )
         if dtype != dtypes[first]:
             raise TypeError(
                 f"all arrays must have one dtype, got {first} {dtypes[first]} and {name} {dtype}"

@@ -1,0 +1,109 @@
+"""Complex numbers: real and imaginary parts as channels of a real convolution.
+
+    Re y = sum  Re x Re w - Im x Im w
+    Im y = sum  Re x Im w + Im x Re w
+
+is a convolution of twice as many channels with twice as many filters, channel 2c+i of which is a
+part of channel c. What differentiates it by these parts are its own gradients: grad_input takes dy
+to ``sum dy conj(w)``, grad_weight to ``sum dy conj(x)``, in two copies of each part of dw to be
+added. That is ``dL/dRe + i dL/dIm`` of a real loss L, PyTorch's convention.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import cpu
+from ..dtypes import COMPLEX
+from ..geometry import ConvGeometry, Ints
+from ..memory import COPY_BYTES, empty
+from .converted import Converted
+
+Array = NDArray[Any]
+
+
+class Complex(Converted):
+    """A backend as ``cpu`` is one, for complex numbers. Its images are grouped views."""
+
+    def geometry(self, g: ConvGeometry) -> ConvGeometry:
+        return _of_parts(g)
+
+    def image(self, image: Array, grouped: Ints, g: ConvGeometry) -> Array:
+        image = cpu.grouped_image(image, grouped, g)
+        if self._parts_are_channels(image):
+            return _parts(image)
+        parts = empty((*grouped[:3], 2, *grouped[3:]), self.sums, COPY_BYTES)
+        parts[:, :, :, 0], parts[:, :, :, 1] = image.real, image.imag
+        return parts.reshape(_twice(grouped))
+
+    def filters(self, filters: Array, g: ConvGeometry) -> Array:
+        w = filters.reshape(g.weight_shape)
+        groups, outer, inner, *taps = w.shape
+        parts = np.empty((groups, outer, 2, inner, 2, *taps), self.sums)
+        parts[:, :, 0, :, 0] = parts[:, :, 1, :, 1] = w.real
+        parts[:, :, 0, :, 1], parts[:, :, 1, :, 0] = -w.imag, w.imag
+        return parts.reshape(groups, 2 * outer, 2 * inner, *taps)
+
+    def bias(self, bias: Array | None) -> Array | None:
+        if bias is None:
+            return None
+        return np.stack([bias.real, bias.imag], axis=1).reshape(-1).astype(self.sums, copy=False)
+
+    @contextmanager
+    def image_result(self, out: Array, grouped: Ints, g: ConvGeometry) -> Iterator[Array]:
+        out = cpu.grouped_image(out, grouped, g)
+        if self._parts_are_channels(out):
+            yield _parts(out)
+            return
+        sums = empty(_twice(grouped), self.sums, COPY_BYTES)
+        yield sums
+        parts = sums.reshape(*grouped[:3], 2, *grouped[3:])
+        with np.errstate(over="ignore"):
+            out.real, out.imag = parts[:, :, :, 0], parts[:, :, :, 1]
+
+    @contextmanager
+    def filters_result(self, out: Array, g: ConvGeometry) -> Iterator[Array]:
+        out = out.reshape(g.weight_shape)
+        groups, outer, inner, *taps = out.shape
+        sums = np.empty((groups, 2 * outer, 2 * inner, *taps), self.sums)
+        yield sums
+        parts = sums.reshape(groups, outer, 2, inner, 2, *taps)
+        with np.errstate(over="ignore"):
+            out.real = parts[:, :, 0, :, 0] + parts[:, :, 1, :, 1]
+            out.imag = parts[:, :, 1, :, 0] - parts[:, :, 0, :, 1]
+
+    def copies(self, g: ConvGeometry) -> int:
+        return 2 * prod(g.x_shape) + 4 * prod(g.weight_shape) + 2 * prod(g.y_shape)
+
+    def grad_bias(self, grad_output: Array, shape: Ints, channels_last: bool) -> Array:
+        """Sum ``grad_output`` by channel."""
+        dtype = grad_output.dtype
+        wide = np.result_type(dtype, self.sums)
+        sums = cpu.grad_bias(grad_output.astype(wide, copy=False), shape, channels_last)
+        with np.errstate(over="ignore"):
+            db: Array = sums.astype(dtype, copy=False)
+        return db
+
+    def _parts_are_channels(self, image: Array) -> bool:
+        """Whether the parts lie where twice as many channels would: no copy is needed."""
+        return image.strides[2] == image.itemsize and COMPLEX[image.dtype] == self.sums
+
+
+def _parts(image: Array) -> Array:
+    channels_last = np.moveaxis(image, 2, -1)
+    return np.moveaxis(channels_last.view(COMPLEX[image.dtype]), -1, 2)
+
+
+def _twice(grouped: Ints) -> Ints:
+    return (*grouped[:2], 2 * grouped[2], *grouped[3:])
+
+
+@lru_cache(maxsize=1024)
+def _of_parts(g: ConvGeometry) -> ConvGeometry:
+    return replace(g, in_channels=2 * g.in_channels, out_channels=2 * g.out_channels)

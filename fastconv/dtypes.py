@@ -1,0 +1,149 @@
+"""Which dtypes are served on the CPU, and which of them go together.
+
+Kernels know float32 and float64. Arrays of other numbers are turned into these before them, and
+back after them: ``cpu/stored.py``.
+"""
+
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+DType = np.dtype[Any]
+
+DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+CUDA_DTYPES = (np.dtype(np.float16), *DTYPES)
+
+COMPLEX: dict[DType, DType] = {
+    np.dtype(np.complex64): DTYPES[0],
+    np.dtype(np.complex128): DTYPES[1],
+}
+INTEGERS = tuple(np.dtype(sign + str(size)) for size in (1, 2, 4, 8) for sign in "iu")
+
+FLOATING_SERVED = "float16, bfloat16, float32, float64, complex64 or complex128"
+SERVED = f"{FLOATING_SERVED}, or integers of 8, 16, 32 or 64 bits"
+TOGETHER = (
+    f"served are arrays that are all {FLOATING_SERVED}, and x and weight of one integer dtype, or"
+    " uint8 and int8, with a bias of the result's"
+)
+
+
+class Numbers(NamedTuple):
+    """What a call computes with.
+
+    ``x`` and ``weight`` are the dtypes of its operands, ``result`` of its result, ``sums`` that of
+    the kernels: None for integers, for which it depends on how long the sums are.
+    """
+
+    x: DType
+    weight: DType
+    result: DType
+    sums: DType | None
+
+
+def is_half(dtype: DType) -> bool:
+    """Whether this is float16, or the bfloat16 of ml_dtypes, which is known by its name.
+
+    >>> is_half(np.dtype("float16")), is_half(np.dtype(">f2"))
+    (True, False)
+    """
+    return dtype == np.float16 or (dtype.name == "bfloat16" and dtype.isnative)
+
+
+def is_floating(dtype: DType) -> bool:
+    """Whether real or complex numbers of this dtype are served."""
+    return dtype in DTYPES or dtype in COMPLEX or is_half(dtype)
+
+
+@lru_cache(maxsize=256)
+def numbers_of(
+    operands: tuple[tuple[str, DType], ...],
+    out_dtype: DType | None,
+    accumulate_dtype: DType | None,
+) -> Numbers:
+    """What a call with arrays of these names and dtypes, in order, computes with.
+
+    >>> numbers_of((("x", np.dtype("u1")), ("weight", np.dtype("i1"))), None, None).result
+    dtype('int32')
+
+    Raises
+    ------
+    TypeError
+        If a dtype is not served, or not together with the others.
+    """
+    for name, dtype in operands:
+        if not is_floating(dtype) and dtype not in INTEGERS:
+            raise TypeError(f"{name} must be {SERVED}, got {dtype}")
+    (first, dtype), *others = operands
+    if dtype in INTEGERS:
+        return _integers(dict(operands), out_dtype, accumulate_dtype)
+    for name, other in others:
+        if other != dtype:
+            raise _mixed((first, dtype), (name, other))
+    if out_dtype not in (None, dtype):
+        raise TypeError(f"out_dtype is for integers, results of {dtype} are {dtype}")
+    own = DTYPES[0] if is_half(dtype) else COMPLEX.get(dtype, dtype)
+    return Numbers(dtype, dtype, dtype, accumulate_dtype or own)
+
+
+def _mixed(first: tuple[str, DType], other: tuple[str, DType]) -> TypeError:
+    return TypeError(
+        f"all arrays must have one dtype, got {first[0]} {first[1]} and {other[0]} {other[1]};"
+        f" {TOGETHER}"
+    )
+
+
+def _integers(
+    operands: dict[str, DType], out_dtype: DType | None, accumulate_dtype: DType | None
+) -> Numbers:
+    if "grad_output" in operands:
+        raise TypeError(
+            "gradients are of floating-point or complex numbers, got grad_output"
+            f" {operands['grad_output']}: between integers a loss has no slope"
+        )
+    x, weight = operands["x"], operands["weight"]
+    if x != weight and not (x == np.uint8 and weight == np.int8):
+        raise _mixed(("x", x), ("weight", weight))
+    if accumulate_dtype is not None:
+        raise TypeError(
+            "accumulate_dtype is for floating-point numbers: integers are summed exactly"
+        )
+    default = np.dtype(np.int32) if x.itemsize < 4 else x
+    result = default if out_dtype is None else out_dtype
+    if result not in INTEGERS:
+        raise TypeError(f"out_dtype of integers must be an integer dtype, got {result}")
+    bias = operands.get("bias", result)
+    if bias != result:
+        raise TypeError(f"bias must be {result} as the result is, got {bias}; {TOGETHER}")
+    return Numbers(x, weight, result, None)
+
+
+def stored_numbers(
+    operands: Iterable[tuple[str, DType]],
+    out_dtype: DTypeLike | None,
+    accumulate_dtype: DTypeLike | None,
+) -> Numbers:
+    """``numbers_of``, for dtypes as users name them.
+
+    Raises
+    ------
+    TypeError
+        If one is no name of a dtype, or ``numbers_of`` says so.
+    ValueError
+        If ``accumulate_dtype`` is neither None nor float64.
+    """
+    accumulate = _named("accumulate_dtype", accumulate_dtype)
+    if accumulate not in (None, DTYPES[1]):
+        raise ValueError(f"accumulate_dtype must be None or float64, got {accumulate}")
+    return numbers_of(tuple(operands), _named("out_dtype", out_dtype), accumulate)
+
+
+def _named(name: str, dtype: DTypeLike | None) -> DType | None:
+    if dtype is None:
+        return None
+    try:
+        return np.dtype(dtype)
+    except TypeError as error:
+        raise TypeError(f"{name} must name a dtype, got {dtype!r}") from error
