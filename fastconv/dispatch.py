@@ -95,8 +95,11 @@ def backend_of(
     bias: Any = None,
     out_dtype: DTypeLike | None = None,
     accumulate_dtype: DTypeLike | None = None,
+    transposed: bool = False,
 ) -> Backend:
     """The backend that serves all these arguments, of which the bias may be missing.
+
+    It is the one for transposed convolutions where they are ``transposed``.
 
     Raises
     ------
@@ -120,7 +123,9 @@ def backend_of(
             plain = plain and dtype in DTYPES
         elif array.dtype != dtype:
             plain = False
-    return _cpu() if plain else _stored_backend_of(arrays, out_dtype, accumulate_dtype)
+    if plain:
+        return _cpu()
+    return _stored_backend_of(arrays, out_dtype, accumulate_dtype, transposed)
 
 
 def _dask_backend_of(
@@ -149,11 +154,14 @@ def _check_none(
 
 
 def _stored_backend_of(
-    arrays: dict[str, Any], out_dtype: DTypeLike | None, accumulate_dtype: DTypeLike | None
+    arrays: dict[str, Any],
+    out_dtype: DTypeLike | None,
+    accumulate_dtype: DTypeLike | None,
+    transposed: bool,
 ) -> Backend:
     """The same for NumPy's arrays, if kernels are not simply called on them."""
     operands = [(name, array.dtype) for name, array in arrays.items()]
-    numbers = stored_numbers(operands, out_dtype, accumulate_dtype)
+    numbers = stored_numbers(operands, out_dtype, accumulate_dtype, transposed)
     if numbers.x == numbers.sums:
         return _cpu()
     from .cpu import stored

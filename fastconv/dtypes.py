@@ -25,8 +25,8 @@ INTEGERS = tuple(np.dtype(sign + str(size)) for size in (1, 2, 4, 8) for sign in
 FLOATING_SERVED = "float16, bfloat16, float32, float64, complex64 or complex128"
 SERVED = f"{FLOATING_SERVED}, or integers of 8, 16, 32 or 64 bits"
 TOGETHER = (
-    f"served are arrays that are all {FLOATING_SERVED}, and x and weight of one integer dtype, or"
-    " uint8 and int8, with a bias of the result's"
+    f"served are arrays of one dtype out of {FLOATING_SERVED}, and x and weight of one integer"
+    " dtype, or of uint8 and int8, with a bias of the result's"
 )
 
 
@@ -34,13 +34,15 @@ class Numbers(NamedTuple):
     """What a call computes with.
 
     ``x`` and ``weight`` are the dtypes of its operands, ``result`` of its result, ``sums`` that of
-    the kernels: None for integers, for which it depends on how long the sums are.
+    the kernels: None for integers, for which it depends on how long the sums are. Whether the
+    convolution is ``transposed`` makes a difference to complex numbers.
     """
 
     x: DType
     weight: DType
     result: DType
     sums: DType | None
+    transposed: bool = False
 
 
 def is_half(dtype: DType) -> bool:
@@ -60,12 +62,13 @@ def is_floating(dtype: DType) -> bool:
 @lru_cache(maxsize=256)
 def numbers_of(
     operands: tuple[tuple[str, DType], ...],
-    out_dtype: DType | None,
-    accumulate_dtype: DType | None,
+    out_dtype: DType | None = None,
+    accumulate_dtype: DType | None = None,
+    transposed: bool = False,
 ) -> Numbers:
     """What a call with arrays of these names and dtypes, in order, computes with.
 
-    >>> numbers_of((("x", np.dtype("u1")), ("weight", np.dtype("i1"))), None, None).result
+    >>> numbers_of((("x", np.dtype("u1")), ("weight", np.dtype("i1")))).result
     dtype('int32')
 
     Raises
@@ -82,10 +85,10 @@ def numbers_of(
     for name, other in others:
         if other != dtype:
             raise _mixed((first, dtype), (name, other))
-    if out_dtype not in (None, dtype):
+    if out_dtype is not None and out_dtype != dtype:
         raise TypeError(f"out_dtype is for integers, results of {dtype} are {dtype}")
     own = DTYPES[0] if is_half(dtype) else COMPLEX.get(dtype, dtype)
-    return Numbers(dtype, dtype, dtype, accumulate_dtype or own)
+    return Numbers(dtype, dtype, dtype, accumulate_dtype or own, transposed)
 
 
 def _mixed(first: tuple[str, DType], other: tuple[str, DType]) -> TypeError:
@@ -124,6 +127,7 @@ def stored_numbers(
     operands: Iterable[tuple[str, DType]],
     out_dtype: DTypeLike | None,
     accumulate_dtype: DTypeLike | None,
+    transposed: bool,
 ) -> Numbers:
     """``numbers_of``, for dtypes as users name them.
 
@@ -135,9 +139,10 @@ def stored_numbers(
         If ``accumulate_dtype`` is neither None nor float64.
     """
     accumulate = _named("accumulate_dtype", accumulate_dtype)
-    if accumulate not in (None, DTYPES[1]):
+    if accumulate is not None and accumulate != np.float64:
         raise ValueError(f"accumulate_dtype must be None or float64, got {accumulate}")
-    return numbers_of(tuple(operands), _named("out_dtype", out_dtype), accumulate)
+    result = _named("out_dtype", out_dtype)
+    return numbers_of(tuple(operands), result, accumulate, transposed)
 
 
 def _named(name: str, dtype: DTypeLike | None) -> DType | None:

@@ -175,7 +175,7 @@ def explain(
         x_name="x_shape",
         weight_name="weight_shape",
     )
-    numbers = numbers_of((("x", kind), ("weight", kind)), None, None)
+    numbers = numbers_of((("x", kind), ("weight", kind)))
     nbytes = kind.itemsize * (prod(g.x_shape) + prod(g.weight_shape))
     nbytes += numbers.result.itemsize * prod(g.y_shape)
     maps = {

@@ -374,7 +374,7 @@ def conv_grad_input(
     True
     """
     arrays = {"grad_output": grad_output, "weight": weight}
-    backend = backend_of(arrays, accumulate_dtype=accumulate_dtype)
+    backend = backend_of(arrays, None, None, accumulate_dtype)
     shape = shape_tuple("input_shape", input_shape)
     g = conv_geometry_of(
         ndim,
@@ -459,7 +459,7 @@ def conv_grad_weight(
     True
     """
     arrays = {"grad_output": grad_output, "x": x}
-    backend = backend_of(arrays, accumulate_dtype=accumulate_dtype)
+    backend = backend_of(arrays, None, None, accumulate_dtype)
     shape = shape_tuple("weight_shape", weight_shape)
     g = conv_geometry_of(
         ndim,
@@ -515,7 +515,7 @@ def conv_grad_bias(
     >>> bool((db == 2 * 5**{n}).all())
     True
     """
-    backend = backend_of({"grad_output": grad_output}, accumulate_dtype=accumulate_dtype)
+    backend = backend_of({"grad_output": grad_output}, None, None, accumulate_dtype)
     return run_grad_bias(backend, ndim, grad_output, is_channels_last(data_format))
 
 
@@ -582,7 +582,7 @@ def conv_backward(
     """
     arrays = {"grad_output": grad_output, "x": x, "weight": weight}
     given = arrays if y is None else {**arrays, "y": y}
-    backend = backend_of(given, accumulate_dtype=accumulate_dtype)
+    backend = backend_of(given, None, None, accumulate_dtype)
     g = conv_geometry_of(
         ndim,
         x.shape,

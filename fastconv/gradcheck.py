@@ -1,10 +1,12 @@
 """Checking gradients: central differences, and adjointness.
 
     <dy, (f(x + h e) - f(x - h e)) / 2h>  =  (gradient of <dy, f> at x)[e]
-    <dy, f(x)>  =  <x, f*(dy)>                                for f linear in x
+    <dy, f(x)>  =  <f*(dy), x>                                for f linear in x
 
 The first tests any gradient element by element, the second one in a single number, exactly: it has
-no step, so in float64 it holds to rounding.
+no step, so in float64 it holds to rounding. ``<a, b>`` is the real part of ``sum conj(a) b``: a
+real loss. Its gradient with respect to complex numbers is that with respect to their real parts,
+and i times that with respect to the imaginary ones, for which the step is ih.
 """
 
 from collections.abc import Callable
@@ -27,18 +29,18 @@ class GradCheck:
         Largest difference of an element, relative to the largest element of the gradient.
     worst : tuple of ints
         Index of that element.
-    gradient, difference : float
+    gradient, difference : float or complex
         What the gradient function and the central difference say there.
     adjointness : float or None
-        ``|<dy, f(x)> - <x, f*(dy)>|`` relative to ``|dy| |f(x)|``; None if not asked for.
+        ``|<dy, f(x)> - <f*(dy), x>|`` relative to ``|dy| |f(x)|``; None if not asked for.
     passed : bool
         Whether all of that is within the tolerances.
     """
 
     error: float
     worst: tuple[int, ...]
-    gradient: float
-    difference: float
+    gradient: complex
+    difference: complex
     adjointness: float | None
     passed: bool
 
@@ -65,7 +67,7 @@ def gradcheck(
     tolerance: float = 1e-6,
     rng: np.random.Generator | int | None = 0,
 ) -> GradCheck:
-    """Compare a gradient with central differences of its function, in float64.
+    """Compare a gradient with central differences of its function, in float64 or complex128.
 
     Parameters
     ----------
@@ -74,7 +76,8 @@ def gradcheck(
     gradient : callable
         ``gradient(dy) -> dx`` at ``x``, of the shape of ``x``, for dy of the shape of y.
     x : ndarray
-        Where; converted to float64. Every element costs two calls of ``function``.
+        Where; converted to float64 or complex128. Every element costs two calls of ``function``,
+        every complex one four.
     linear : bool, default False
         Whether ``function`` is linear in ``x``, so that adjointness is checked too, to 1e-10.
     step : float, default 1e-5
@@ -108,23 +111,29 @@ def gradcheck(
     ... ))
     True
     """
-    x = np.array(x, np.float64, order="C")
-    y = np.array(function(x), np.float64)
-    dy = np.random.default_rng(rng).standard_normal(y.shape)
+    x = _doubles(x)
+    y = _doubles(function(x))
+    generator = np.random.default_rng(rng)
+    dy: Array = generator.standard_normal(y.shape)
+    if np.iscomplexobj(y):
+        dy = dy + 1j * generator.standard_normal(y.shape)
     dx = np.asarray(gradient(dy))
     if dx.shape != x.shape:
         raise ValueError(f"gradient must return the shape of x, {x.shape}, got {dx.shape}")
     differences = np.empty_like(x)
     for index in np.ndindex(*x.shape):
-        moved = x.copy()
-        moved[index] = x[index] + step
-        above = np.array(function(moved), np.float64)
-        moved[index] = x[index] - step
-        differences[index] = np.vdot(dy, above - function(moved)) / (2 * step)
+        total: complex = 0.0
+        for unit in (1.0, 1j) if np.iscomplexobj(x) else (1.0,):
+            moved = x.copy()
+            moved[index] = x[index] + unit * step
+            above = _doubles(function(moved))
+            moved[index] = x[index] - unit * step
+            total += unit * np.vdot(dy, above - function(moved)).real / (2 * step)
+        differences[index] = total
     adjointness = None
     if linear:
         scale = float(np.linalg.norm(dy) * np.linalg.norm(y)) or 1.0
-        adjointness = float(abs(np.vdot(dy, y) - np.vdot(x, dx))) / scale
+        adjointness = float(abs((np.vdot(dy, y) - np.vdot(dx, x)).real)) / scale
     if x.size == 0:
         return GradCheck(0.0, (), 0.0, 0.0, adjointness, True)
     errors = np.abs(dx - differences) / (np.abs(dx).max() or 1.0)
@@ -135,8 +144,12 @@ def gradcheck(
     return GradCheck(
         float(errors[worst]),
         worst,
-        float(dx[worst]),
-        float(differences[worst]),
+        dx[worst].item(),
+        differences[worst].item(),
         adjointness,
         passed,
     )
+
+
+def _doubles(x: Array) -> Array:
+    return np.array(x, np.complex128 if np.iscomplexobj(x) else np.float64, order="C")

@@ -90,7 +90,8 @@ def empty(shape: Ints, dtype: np.dtype[Any], large: int = LARGE_BYTES) -> NDArra
 def copied(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     """The numbers of an array in another dtype, contiguous."""
     copy = empty(array.shape, dtype, COPY_BYTES)
-    np.copyto(copy, array, casting="unsafe")
+    with np.errstate(invalid="ignore"):  # of a NaN that signals
+        np.copyto(copy, array, casting="unsafe")
     return copy
 
 

@@ -138,7 +138,7 @@ def conv_transpose(
     >>> fastconv.conv_transpose{n}d(x, weight, stride=2).shape == (1, 4) + (16,) * {n}
     True
     """
-    backend = backend_of({"x": x, "weight": weight}, bias, out_dtype, accumulate_dtype)
+    backend = backend_of({"x": x, "weight": weight}, bias, out_dtype, accumulate_dtype, True)
     relu = check_activation(activation)
     g = transposed_geometry_of(
         ndim,
@@ -217,7 +217,7 @@ def conv_transpose_grad_input(
     True
     """
     arrays = {"grad_output": grad_output, "weight": weight}
-    backend = backend_of(arrays, accumulate_dtype=accumulate_dtype)
+    backend = backend_of(arrays, None, None, accumulate_dtype, True)
     shape = shape_tuple("input_shape", input_shape)
     g = transposed_geometry_of(
         ndim,
@@ -297,7 +297,7 @@ def conv_transpose_grad_weight(
     True
     """
     arrays = {"grad_output": grad_output, "x": x}
-    backend = backend_of(arrays, accumulate_dtype=accumulate_dtype)
+    backend = backend_of(arrays, None, None, accumulate_dtype, True)
     shape = shape_tuple("weight_shape", weight_shape)
     g = transposed_geometry_of(
         ndim,
@@ -381,7 +381,7 @@ def conv_transpose_backward(
     """
     arrays = {"grad_output": grad_output, "x": x, "weight": weight}
     given = arrays if y is None else {**arrays, "y": y}
-    backend = backend_of(given, accumulate_dtype=accumulate_dtype)
+    backend = backend_of(given, None, None, accumulate_dtype, True)
     g = transposed_geometry_of(
         ndim,
         x.shape,

@@ -1,7 +1,8 @@
-"""The oracle: convolution in plain NumPy and float64, independent of the package.
+"""The oracle: convolution in plain NumPy, independent of the package.
 
-It works by another way than the package does: pad, view all windows, and contract with einsum.
-Gradients are read off the same windows, the one of the input by scattering, tap by tap.
+It computes in float64, complex128 or Python's integers (arrays of objects), and by another way than
+the package does: pad, view all windows, and contract with einsum. Gradients
+are read off the same windows, the one of the input by scattering, tap by tap.
 """
 
 import itertools
@@ -34,6 +35,12 @@ def tuple_of(value, ndim):
     return (value,) * ndim if isinstance(value, int) else tuple(value)
 
 
+def wide(x):
+    """The same numbers in a dtype for sums."""
+    kind = x.dtype.kind
+    return x if kind == "O" else x.astype(np.complex128 if kind == "c" else np.float64)
+
+
 def pad(x, pairs, mode):
     """``numpy.pad`` of all axes after the second, where negative numbers crop."""
     widths = [(max(before, 0), max(after, 0)) for before, after in pairs]
@@ -50,15 +57,15 @@ def unpad(padded, extents, pairs, mode):
     for axis, (n, pair) in enumerate(zip(extents, pairs, strict=True), 2):
         # Pixels count from 1, so that 0 stands for none.
         shown = pad(np.arange(1, n + 1)[None, None], [pair], mode)[0, 0]
-        sums = np.zeros((n + 1, *np.moveaxis(padded, axis, 0).shape[1:]))
+        sums = np.zeros((n + 1, *np.moveaxis(padded, axis, 0).shape[1:]), padded.dtype)
         np.add.at(sums, shown, np.moveaxis(padded, axis, 0))
         padded = np.moveaxis(sums[1:], 0, axis)
     return padded
 
 
 def grouped_channels(x, groups):
-    """(N, C, ...) as (N, G, C/G, ...) in float64."""
-    return x.astype(np.float64).reshape(x.shape[0], groups, x.shape[1] // groups, *x.shape[2:])
+    """(N, C, ...) as (N, G, C/G, ...), wide."""
+    return wide(x).reshape(x.shape[0], groups, x.shape[1] // groups, *x.shape[2:])
 
 
 class Windows:
@@ -69,7 +76,7 @@ class Windows:
         stride, dilation = tuple_of(stride, ndim), tuple_of(dilation, ndim)
         reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
         self.pairs = pairs_of(padding, x.shape[2:], reach, stride)
-        self.padded = pad(x.astype(np.float64), self.pairs, padding_mode)
+        self.padded = pad(wide(x), self.pairs, padding_mode)
         axes = tuple(range(2, 2 + ndim))
         view = np.lib.stride_tricks.sliding_window_view(self.padded, reach, axes, writeable=True)
         steps = [slice(None, None, s) for s in stride] + [slice(None, None, d) for d in dilation]
@@ -81,11 +88,11 @@ class Windows:
 
 
 def conv(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, padding_mode="zeros"):
-    w = weight.astype(np.float64).reshape(groups, weight.shape[0] // groups, *weight.shape[1:])
+    w = wide(weight).reshape(groups, weight.shape[0] // groups, *weight.shape[1:])
     v = Windows(x, weight.shape[2:], stride, padding, dilation, groups, padding_mode)
     rule = f"ngc{v.pixels}{v.taps},gkc{v.taps}->ngk{v.pixels}"
     y = np.einsum(rule, v.view, w, optimize=True).reshape(x.shape[0], weight.shape[0], *v.shape)
-    return y if bias is None else y + bias.astype(np.float64).reshape(-1, *[1] * len(v.shape))
+    return y if bias is None else y + wide(bias).reshape(-1, *[1] * len(v.shape))
 
 
 def conv_grad_weight(
@@ -101,9 +108,9 @@ def conv_grad_input(
     dy, weight, input_shape, stride=1, padding=0, dilation=1, groups=1, padding_mode="zeros"
 ):
     v = Windows(np.zeros(input_shape), weight.shape[2:], stride, padding, dilation, groups)
-    w = weight.astype(np.float64).reshape(groups, weight.shape[0] // groups, *weight.shape[1:])
+    w = wide(weight).reshape(groups, weight.shape[0] // groups, *weight.shape[1:])
     grouped = grouped_channels(dy, groups)
-    dx = grouped_channels(np.zeros_like(v.padded), groups)
+    dx = grouped_channels(np.zeros(v.padded.shape, grouped.dtype), groups)
     for taps in itertools.product(*map(range, v.kernel)):
         place = tuple(
             slice(t * d, t * d + (p - 1) * s + 1, s)
@@ -140,11 +147,11 @@ def conv_transpose(
         result = output_shape or [
             f - sum(p) + e for f, p, e in zip(full, pairs, extra, strict=True)
         ]
-    w = weight.astype(np.float64).reshape(groups, -1, *weight.shape[1:])
+    w = wide(weight).reshape(groups, -1, *weight.shape[1:])
     source = grouped_channels(x, groups)
     first = [max(-before, 0) for before, _ in pairs]  # where the first stamp goes
     room = [b + max(f, p[0] + r) for b, f, p, r in zip(first, full, pairs, result, strict=True)]
-    y = np.zeros((x.shape[0], groups, weight.shape[1], *room))
+    y = np.zeros((x.shape[0], groups, weight.shape[1], *room), source.dtype)
     for pixel in np.ndindex(*x.shape[2:]):
         place = tuple(
             slice(b + p * s, b + p * s + r, d)
@@ -154,4 +161,4 @@ def conv_transpose(
     y = y.reshape(x.shape[0], groups * weight.shape[1], *room)
     starts = [b + p[0] for b, p in zip(first, pairs, strict=True)]
     y = y[(..., *[slice(start, start + r) for start, r in zip(starts, result, strict=True)])]
-    return y if bias is None else y + bias.astype(np.float64).reshape(-1, *[1] * ndim)
+    return y if bias is None else y + wide(bias).reshape(-1, *[1] * ndim)

@@ -4,9 +4,12 @@
     Im y = sum  Re x Im w + Im x Re w
 
 is a convolution of twice as many channels with twice as many filters, channel 2c+i of which is a
-part of channel c. What differentiates it by these parts are its own gradients: grad_input takes dy
-to ``sum dy conj(w)``, grad_weight to ``sum dy conj(x)``, in two copies of each part of dw to be
-added. That is ``dL/dRe + i dL/dIm`` of a real loss L, PyTorch's convention.
+part of channel c. Its gradients by these parts are ``dL/dRe + i dL/dIm`` of a real loss L, in
+PyTorch's convention: grad_input takes dy to ``sum dy conj(w)``, grad_weight to ``sum dy conj(x)``,
+in two copies of each part of dw that are added up.
+
+A transposed convolution is ``sum x w``, too: the gradient of a convolution with conj(w). So the
+filters of its maps are conjugated, and with grad_weight's result they are conjugated back.
 """
 
 from collections.abc import Iterator
@@ -20,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import cpu
-from ..dtypes import COMPLEX
+from ..dtypes import COMPLEX, Numbers
 from ..geometry import ConvGeometry, Ints
 from ..memory import COPY_BYTES, empty
 from .converted import Converted
@@ -30,6 +33,10 @@ Array = NDArray[Any]
 
 class Complex(Converted):
     """A backend as ``cpu`` is one, for complex numbers. Its images are grouped views."""
+
+    def __init__(self, numbers: Numbers) -> None:
+        super().__init__(numbers)
+        self.sign = -1 if numbers.transposed else 1  # of the imaginary parts of filters
 
     def geometry(self, g: ConvGeometry) -> ConvGeometry:
         return _of_parts(g)
@@ -47,7 +54,7 @@ class Complex(Converted):
         groups, outer, inner, *taps = w.shape
         parts = np.empty((groups, outer, 2, inner, 2, *taps), self.sums)
         parts[:, :, 0, :, 0] = parts[:, :, 1, :, 1] = w.real
-        parts[:, :, 0, :, 1], parts[:, :, 1, :, 0] = -w.imag, w.imag
+        parts[:, :, 0, :, 1], parts[:, :, 1, :, 0] = -self.sign * w.imag, self.sign * w.imag
         return parts.reshape(groups, 2 * outer, 2 * inner, *taps)
 
     def bias(self, bias: Array | None) -> Array | None:
@@ -76,7 +83,7 @@ class Complex(Converted):
         parts = sums.reshape(groups, outer, 2, inner, 2, *taps)
         with np.errstate(over="ignore"):
             out.real = parts[:, :, 0, :, 0] + parts[:, :, 1, :, 1]
-            out.imag = parts[:, :, 1, :, 0] - parts[:, :, 0, :, 1]
+            out.imag = self.sign * (parts[:, :, 1, :, 0] - parts[:, :, 0, :, 1])
 
     def copies(self, g: ConvGeometry) -> int:
         return 2 * prod(g.x_shape) + 4 * prod(g.weight_shape) + 2 * prod(g.y_shape)

@@ -116,7 +116,7 @@ def _to_odd(doubles: Array) -> Array:
     comes out as it would from float64 (S. Boldo and G. Melquiond, "Emulation of FMA and correctly
     rounded sums", IEEE Transactions on Computers 57(4), 2008).
     """
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         singles = doubles.astype(np.float32)
     bits = singles.view(np.uint32)
     bits -= np.abs(singles) > np.abs(doubles)  # towards zero
