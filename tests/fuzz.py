@@ -22,7 +22,29 @@ from fastconv.plan.cpu import ALGORITHMS
 
 from . import reference
 from .cases import Case
+from .dtypes import (
+    BFLOAT16,
+    FLOAT16,
+    conjugate,
+    exactly,
+    integers_of,
+    magnitude,
+    result_dtype,
+    smallest_normal,
+    ulp,
+    wrapped,
+)
 from .guard import guarded
+
+# How often each is drawn.
+DTYPES = {
+    **{np.dtype(name): 0.25 for name in ("float32", "float64")},
+    **{half: 0.1 for half in (FLOAT16, BFLOAT16) if half is not None},
+    **{np.dtype(name): 0.075 for name in ("complex64", "complex128")},
+    **{np.dtype(f"{sign}{size}"): 0.02 for sign in "iu" for size in (1, 2, 4, 8)},
+}
+SINGLE = (np.dtype(np.float32), np.dtype(np.complex64), FLOAT16, BFLOAT16)
+LARGE = 1_000_000  # products, for which Python's integers are too slow
 
 # A sum of n products, in any order, is off by at most n units of rounding of the sum of magnitudes
 # (N. Higham, "Accuracy and Stability of Numerical Algorithms", section 3.1); in float64 so is the
@@ -32,6 +54,11 @@ WINOGRAD = 30
 
 class _Subclass(np.ndarray):
     pass
+
+
+def poison(a):
+    """What must not be read, or stay in a result."""
+    return 77 if a.dtype.kind in "iu" else np.nan
 
 
 # Ways to lay the same numbers out in memory.
@@ -49,7 +76,7 @@ def _reversed(rng, a):
 
 def _sparse(rng, a):
     steps = [int(rng.integers(1, 4)) for _ in a.shape]
-    room = np.full([n * s + 1 for n, s in zip(a.shape, steps, strict=True)], np.nan, a.dtype)
+    room = np.full([n * s + 1 for n, s in zip(a.shape, steps, strict=True)], poison(a), a.dtype)
     view = room[tuple(slice(0, n * s, s) for n, s in zip(a.shape, steps, strict=True))]
     view[...] = a
     return view
@@ -122,15 +149,28 @@ def draw_case(rng):
     return showing if showing.is_allowed else case
 
 
+def draw_dtype(rng, case):
+    dtypes = [*DTYPES]
+    weights = np.array([*DTYPES.values()])
+    dtype = dtypes[rng.choice(len(dtypes), p=weights / weights.sum())]
+    large = case.batch * prod(case.extents) * prod(case.weight_shape) > LARGE
+    return np.dtype(np.int16) if dtype.kind in "iu" and dtype.itemsize > 2 and large else dtype
+
+
 def draw_numbers(rng, shape, dtype):
     """Normally distributed, sometimes all the same, tiny or from a single plane."""
+    if dtype.kind in "iu":
+        return integers_of(rng, shape, dtype)
     kind = rng.random()
     if kind < 0.05:
         return np.broadcast_to(np.asarray(rng.standard_normal(), dtype), shape)
-    numbers = rng.standard_normal(shape).astype(dtype)
+    numbers = rng.standard_normal(shape)
+    if dtype.kind == "c":
+        numbers = numbers + 1j * rng.standard_normal(shape)
     if kind < 0.1:
-        numbers *= np.finfo(dtype).smallest_normal * 3
-    elif kind < 0.15 and numbers.size:
+        numbers *= smallest_normal(dtype) * 3
+    numbers = numbers.astype(dtype)
+    if 0.1 <= kind < 0.15 and numbers.size:
         numbers = np.broadcast_to(numbers[:1], shape)
     return numbers
 
@@ -149,14 +189,20 @@ class Call:
     scale: np.ndarray
     products: int
 
-    def allowed(self, dtype, algorithm):
-        """Error of each element."""
-        facts = np.finfo(dtype)
-        units = (self.products + 2) * float(facts.eps)
-        lost = 2 * self.products * float(facts.smallest_subnormal)  # of products that are denormal
+    def allowed(self, dtype, algorithm, sums):
+        """Error of each element of ``dtype``, of ``sums`` in float32 or float64."""
+        if dtype.kind in "iu":
+            return self.scale
+        parts = 2 if dtype.kind == "c" else 1
+        products = parts * self.products
+        facts = np.finfo(sums)
+        error = (products + 2) * float(facts.eps) * self.scale
         if algorithm in ("auto", "winograd") and self.scale.size:
-            return WINOGRAD * units * self.scale.max() + lost
-        return units * self.scale + lost
+            error = np.full_like(error, WINOGRAD * error.max())
+        error += 2 * products * float(facts.smallest_subnormal)  # of products that are denormal
+        if parts * np.dtype(sums).itemsize > dtype.itemsize:  # rounded once, or each part is
+            error += parts * ulp(np.abs(self.expected) + error, dtype) / 2
+        return error
 
 
 def draw_call(rng, case, dtype, special):
@@ -169,12 +215,18 @@ def draw_call(rng, case, dtype, special):
         x.flat[places] = rng.choice([np.nan, np.inf, -np.inf], 3)
     w = draw_numbers(rng, case.weight_shape, dtype)
     kind = rng.choice(["forward", "grad_input", "grad_weight"])
-    if kind == "forward":
-        b = draw_numbers(rng, case.filters, dtype) if rng.random() < 0.5 else None
+    integers = dtype.kind in "iu"
+    if kind == "forward" or integers:
+        result = result_dtype(dtype)
+        b = draw_numbers(rng, case.filters, result) if rng.random() < 0.5 else None
         arrays = {"x": x, "weight": w} | ({} if b is None else {"bias": b})
-        magnitude = reference.conv(abs(x), abs(w), None if b is None else abs(b), **g)
-        expected = reference.conv(x, w, b, **g)
-        return Call(f"conv{case.ndim}d", arrays, (), expected, magnitude, prod(w.shape[1:]))
+        if integers:
+            expected = wrapped(exactly("conv", x, w, b, **g), result)
+            scale = np.zeros(expected.shape)
+        else:
+            expected = reference.conv(x, w, b, **g)
+            scale = reference.conv(*map(magnitude, arrays.values()), **g)
+        return Call(f"conv{case.ndim}d", arrays, (), expected, scale, prod(w.shape[1:]))
     windows = reference.Windows(x, case.kernel, **{**g, "groups": 1})
     pixels = windows.shape
     dy = draw_numbers(rng, (case.batch, case.filters, *pixels), dtype)
@@ -189,18 +241,21 @@ def draw_call(rng, case, dtype, special):
         function, arrays, shape = reference.conv_grad_weight, (dy, x), case.weight_shape
         named = {"grad_output": dy, "x": x}
         products = case.batch * prod(pixels)
-    expected = function(*arrays, shape, **g)
-    magnitude = function(*map(abs, arrays), shape, **g)
-    return Call(f"conv{case.ndim}d_{kind}", named, (shape,), expected, magnitude, products)
+    expected = function(dy, conjugate(arrays[1]), shape, **g)
+    scale = function(*map(magnitude, arrays), shape, **g)
+    return Call(f"conv{case.ndim}d_{kind}", named, (shape,), expected, scale, products)
 
 
 def spoil(rng, call, options):
     """Make one mistake, that the package must find."""
     name = str(rng.choice(list(call.arrays)))
     array = call.arrays[name]
+    other = "f8" if array.dtype == "f4" else "f4"
     mistakes = {
         "rank": lambda: call.arrays.update({name: array[None, None]}),
-        "dtype": lambda: call.arrays.update({name: np.zeros(array.shape, "i4")}),
+        "dtype": lambda: call.arrays.update({name: np.zeros(array.shape, "?")}),
+        "other dtype": lambda: call.arrays.update({name: np.zeros(array.shape, other)}),
+        "accumulate_dtype": lambda: options.update(accumulate_dtype="float16"),
         "byte order": lambda: call.arrays.update({name: array.astype(array.dtype.newbyteorder())}),
         "list": lambda: call.arrays.update({name: array.tolist()}),
         "masked": lambda: call.arrays.update({name: np.ma.array(array)}),
@@ -215,27 +270,36 @@ def spoil(rng, call, options):
         "precision": lambda: options.update(precision="low"),
         "out": lambda: options.update(out=np.empty((*call.expected.shape, 2), array.dtype)),
     }
+    if array.dtype.newbyteorder() == array.dtype:  # of one byte, or of ml_dtypes
+        del mistakes["byte order"]
     mistake = str(rng.choice(list(mistakes)))
     mistakes[mistake]()
     return mistake
 
 
 def poisoned(rng, call, dtype):
-    """An ``out`` of some layout, full of NaN."""
+    """An ``out`` of some layout, full of NaN or of what stands for it."""
     layout = str(rng.choice(OUTPUTS))
-    return LAYOUTS[layout](rng, np.full(call.expected.shape, np.nan, dtype)), layout
+    out = np.empty(call.expected.shape, dtype)
+    out[...] = poison(out)
+    return LAYOUTS[layout](rng, out), layout
 
 
 def check_round(seed, number, counts):
     """Draw one call and make it."""
     rng = np.random.default_rng((seed, number))
-    case, dtype = draw_case(rng), np.dtype(str(rng.choice(["f4", "f8"])))
+    case = draw_case(rng)
+    dtype = draw_dtype(rng, case)
     algorithm = str(rng.choice(ALGORITHMS))
-    # Winograd's algorithm spreads what is no number over a tile.
-    special = algorithm not in ("auto", "winograd") and rng.random() < 0.1
+    # Winograd's algorithm spreads what is no number over a tile, parts of complex numbers over
+    # both parts.
+    special = algorithm not in ("auto", "winograd") and dtype.kind in "fV" and rng.random() < 0.1
     with np.errstate(invalid="ignore"):
         call = draw_call(rng, case, dtype, special)
     options = {**case.geometry, "algorithm": algorithm}
+    sums = "float32" if dtype in SINGLE else "float64"
+    if dtype.kind in "fVc" and rng.random() < 0.15:
+        sums = options["accumulate_dtype"] = "float64"
     for name, array in call.arrays.items():
         layout = "broadcast" if 0 in array.strides else str(rng.choice(list(LAYOUTS)))
         if layout != "broadcast":
@@ -243,7 +307,7 @@ def check_round(seed, number, counts):
         counts[f"operand {layout}"] += 1
     out = None
     if rng.random() < 0.4 and call.expected.size:
-        out, layout = poisoned(rng, call, dtype)
+        out, layout = poisoned(rng, call, result_dtype(dtype))
         options["out"] = out
         counts[f"result {layout}"] += 1
     mistake = spoil(rng, call, options) if rng.random() < 0.1 else None
@@ -257,25 +321,29 @@ def check_round(seed, number, counts):
     if refusal is not None:
         by_name = algorithm == "winograd" and "winograd" in refusal
         assert mistake or by_name, f"refused: {refusal}"
-        assert out is None or np.isnan(out).all(), "written in spite of an error"
+        if out is not None:
+            same = np.array_equal(out, np.full_like(out, poison(out)), equal_nan=True)
+            assert same, "written in spite of an error"
         counts[f"mistake {mistake}" if mistake else "not for winograd"] += 1
         return
     assert mistake is None, f"not refused: {mistake}"
     for name, array in call.arrays.items():
         assert np.array_equal(before[name], array, equal_nan=True), f"{name} was changed"
     assert out is None or result is out
-    assert result.dtype == dtype
+    assert result.dtype == result_dtype(dtype)
     assert result.shape == call.expected.shape
+    integers = dtype.kind in "iu"
     finite = np.isfinite(call.expected)
-    same = np.array_equal(result[~finite], call.expected[~finite], equal_nan=True)
+    result, expected = (a if integers else reference.wide(a) for a in (result, call.expected))
+    same = np.array_equal(result[~finite], expected[~finite], equal_nan=True)
     assert same, "NaN or infinity where it does not belong, or none where it does"
-    allowed = np.broadcast_to(call.allowed(dtype, algorithm), finite.shape)
-    error = np.abs(result[finite] - call.expected[finite])
-    excess = error - allowed[finite]
+    error = np.abs(result[finite] - expected[finite])
+    excess = error - call.allowed(result_dtype(dtype), algorithm, sums)[finite]
     assert (excess <= 0).all(), f"error {error.max():.2e}, {excess.max():.2e} more than allowed"
     counts[f"{call.name} {algorithm}"] += 1
     counts[f"padding {case.padding_mode}"] += any(map(any, case.pairs))
     counts["cropped"] += min(map(min, case.pairs)) < 0
+    counts[f"dtype {dtype}"] += 1
     counts["NaN and infinity"] += special
 
 

@@ -44,7 +44,9 @@ def wide(x):
 def pad(x, pairs, mode):
     """``numpy.pad`` of all axes after the second, where negative numbers crop."""
     widths = [(max(before, 0), max(after, 0)) for before, after in pairs]
-    padded = np.pad(x, [(0, 0), (0, 0), *widths], MODES[mode])
+    # NumPy's own zero, of 64 bits, would be out of place among Python's integers.
+    zero = {"constant_values": np.zeros((), x.dtype)} if mode == "zeros" else {}
+    padded = np.pad(x, [(0, 0), (0, 0), *widths], MODES[mode], **zero)
     inner = [
         slice(max(-before, 0), n - max(-after, 0))
         for (before, after), n in zip(pairs, padded.shape[2:], strict=True)

@@ -34,9 +34,10 @@ BAD = {
         TypeError,
         "x must be a NumPy array or one on a CUDA device, got numpy.ma",
     ),
-    "integers": (arrays(x=X.astype(int)), TypeError, "x must be float32 or float64, got <i8"),
-    "half": (arrays(x=X.astype("f2")), TypeError, "x must be float32 or float64, got <f2"),
-    "swapped": (arrays(x=X.astype(">f4")), TypeError, "x must be float32 or float64, got >f4"),
+    "boolean": (arrays(x=X > 0), TypeError, "or integers of 8, 16, 32 or 64 bits, got bool"),
+    "swapped": (arrays(x=X.astype(">f4")), TypeError, "x must be float16, bfloat16, float32, "),
+    "integers": (arrays(x=X.astype(int)), TypeError, "one dtype, got x int64 and weight float32"),
+    "half": (arrays(x=X.astype("f2")), TypeError, "one dtype, got x float16 and weight float32"),
     "mixed": (
         arrays(weight=W.astype("f8")),
         TypeError,

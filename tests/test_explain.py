@@ -79,9 +79,9 @@ def test_errors():
         fastconv.explain((1, 1), (1, 1))
     with pytest.raises(ValueError, match="x_shape must have 4 axes"):
         fastconv.explain((8, 8), (1, 1, 3, 3))
-    with pytest.raises(TypeError, match="dtype must be float32 or float64, got int32"):
-        fastconv.explain((1, 1, 8, 8), (1, 1, 3, 3), dtype=np.int32)
-    with pytest.raises(TypeError, match="dtype must be float16, float32 or float64, got int32"):
+    with pytest.raises(TypeError, match=r"dtype must be float16, .* 64 bits, got bool"):
+        fastconv.explain((1, 1, 8, 8), (1, 1, 3, 3), dtype=np.bool)
+    with pytest.raises(TypeError, match=r"float32 or float64 on a CUDA device, got int32"):
         fastconv.explain((1, 1, 8, 8), (1, 1, 3, 3), dtype=np.int32, backend="cuda")
     with pytest.raises(ValueError, match="backend must be one of cpu, cuda, got 'tpu'"):
         fastconv.explain((1, 1, 8, 8), (1, 1, 3, 3), backend="tpu")
@@ -97,7 +97,9 @@ def test_command(capsys):
     on_cuda = ["--backend", "cuda", "--precision", "medium", "--dtype", "float16"]
     assert main(["explain", "2x8x9x9", "16x8x3x3", *on_cuda]) == 0
     assert len(re.findall("tf32, because", capsys.readouterr().out)) == 3
-    assert main(["explain", "2x8x9x9", "16x8x3x3", "--dtype", "float16"]) == 1
-    assert "dtype must be float32 or float64" in capsys.readouterr().err
+    assert main(["explain", "2x8x9x9", "16x8x3x3", "--dtype", "int8"]) == 0
+    assert len(re.findall("because", capsys.readouterr().out)) == 1
+    assert main(["explain", "2x8x9x9", "16x8x3x3", "--dtype", "int8", "--backend", "cuda"]) == 1
+    assert "dtype must be float16, float32 or float64 on a CUDA" in capsys.readouterr().err
     assert main(["explain", "2x8x9x9", "16x4x3x3"]) == 1
     assert "weight_shape must have 8 / 1 = 8 input channels" in capsys.readouterr().err

@@ -5,7 +5,7 @@ import pytest
 
 from fastconv.cpu.halves import narrow, widen
 
-from .formats import BFLOAT16, FLOAT16, FORMATS, NEEDS_ML_DTYPES
+from .dtypes import BFLOAT16, FLOAT16, FORMATS, NEEDS_ML_DTYPES
 
 PATTERNS = np.arange(2**16, dtype=np.uint16)
 
