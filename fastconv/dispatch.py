@@ -6,6 +6,7 @@ Lazy arrays of Dask have a backend of their own, which lays out tasks for that o
 import functools
 import importlib.util
 import sys
+from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -17,7 +18,7 @@ from .geometry import ConvGeometry, Ints
 
 
 class Backend(Protocol):
-    """What computes the maps: the module ``cpu`` or ``cuda``, or an object of ``cpu/stored.py``.
+    """What computes the maps: the module ``cpu``, ``cuda`` or ``dask``, or one of ``cpu/stored.py``.
 
     They say what each function does; the arrays are of the backend's own kind.
     """
@@ -38,7 +39,8 @@ class Backend(Protocol):
         geometry: ConvGeometry,
         out: Any,
         algorithm: str,
-    ) -> None: ...
+        relu: bool = False,
+    ) -> Any: ...
 
     def grad_input(
         self,
@@ -48,13 +50,34 @@ class Backend(Protocol):
         geometry: ConvGeometry,
         out: Any,
         algorithm: str,
-    ) -> None: ...
+        relu: bool = False,
+    ) -> Any: ...
 
     def grad_weight(
+        self, grad_output: Any, x: Any, geometry: ConvGeometry, out: Any, algorithm: str
+    ) -> Any: ...
+
+    def grad_weight_per_sample(
         self, grad_output: Any, x: Any, geometry: ConvGeometry, out: Any, algorithm: str
     ) -> None: ...
 
     def grad_bias(self, grad_output: Any, shape: Ints, channels_last: bool) -> Any: ...
+
+    def temporary(self, like: Any, shape: Ints) -> Any: ...
+
+    def pad(self, x: Any, geometry: ConvGeometry, ndim: int, out: Any) -> None: ...
+
+    def fold(self, padded: Any, geometry: ConvGeometry, ndim: int, out: Any) -> None: ...
+
+    def summed(self, out: Any) -> AbstractContextManager[Any]: ...
+
+    def add(self, part: Any, geometry: ConvGeometry, out: Any) -> None: ...
+
+    def mask(self, a: Any, y: Any) -> Any: ...
+
+    def side_by_side(self, a: Any, b: Any, axis: int, groups: int) -> Any: ...
+
+    def spread_bias(self, bias: Any, shape: Ints, ndim: int, channels_last: bool) -> Any: ...
 
 
 @functools.cache
@@ -139,8 +162,9 @@ def _dask_backend_of(
     from . import dask
 
     _check_none("beside Dask arrays", out_dtype, accumulate_dtype)
-    dask.check(arrays)
-    backend: Backend = dask
+    module: Any = dask
+    module.check(arrays)
+    backend: Backend = module
     return backend
 
 
@@ -150,7 +174,7 @@ def _check_none(
     chosen = {"out_dtype": out_dtype, "accumulate_dtype": accumulate_dtype}
     for name, dtype in chosen.items():
         if dtype is not None:
-            raise ValueError(f"{name} must be None {place}, got {dtype!r}")
+            raise TypeError(f"{name} must be None {place}, got {dtype!r}")
 
 
 def _stored_backend_of(

@@ -12,12 +12,11 @@ channels of one set of filters. For a transposed convolution, conv and grad_inpu
 """
 
 from dataclasses import replace
-from types import ModuleType
 from typing import Any, SupportsIndex
 
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-from .dispatch import backend_of
+from .dispatch import Backend, backend_of
 from .functional import (
     Gradients,
     Needs,
@@ -35,10 +34,18 @@ from .transposed import transposed_geometry_of
 Array = NDArray[Any]
 
 
-def _backend_of(second: Gradients, grad_output: Array, x: Array, weight: Array) -> ModuleType:
+def _backend_of(
+    second: Gradients,
+    grad_output: Array,
+    x: Array,
+    weight: Array,
+    accumulate_dtype: DTypeLike | None,
+    transposed: bool,
+) -> Backend:
     names = ("grad_grad_input", "grad_grad_weight", "grad_grad_bias")
     given = {name: a for name, a in zip(names, second, strict=True) if a is not None}
-    return backend_of({"grad_output": grad_output, "x": x, "weight": weight, **given})
+    arrays = {"grad_output": grad_output, "x": x, "weight": weight, **given}
+    return backend_of(arrays, None, None, accumulate_dtype, transposed)
 
 
 def _check_shapes(second: Gradients, x: Array, weight: Array, channels: int) -> None:
@@ -55,7 +62,7 @@ def _check_shapes(second: Gradients, x: Array, weight: Array, channels: int) -> 
 
 
 def _side_by_side(
-    backend: ModuleType,
+    backend: Backend,
     g: ConvGeometry,
     transposed: bool,
     ggx: Array,
@@ -75,7 +82,7 @@ def _side_by_side(
 
 
 def _gradients(
-    backend: ModuleType,
+    backend: Backend,
     g: ConvGeometry,
     transposed: bool,
     second: Gradients,
@@ -128,6 +135,7 @@ def conv_double_backward(
     data_format: str = "channels_first",
     algorithm: str = "auto",
     precision: str = "highest",
+    accumulate_dtype: DTypeLike | None = None,
 ) -> Gradients:
     """Gradient of ``conv{n}d_backward``: of a loss made of dx, dw and db.
 
@@ -139,7 +147,7 @@ def conv_double_backward(
         The gradient ggw with respect to dw.
     grad_grad_bias : (K,) ndarray or None
         The gradient ggb with respect to db.
-    grad_output : (N, K, {result}) or (K, {result}) ndarray of float32 or float64
+    grad_output : (N, K, {result}) or (K, {result}) ndarray of floating-point or complex numbers
         The gradient dy that ``conv{n}d_backward`` was given.
     x : (N, C, {spatial}) or (C, {spatial}) ndarray
         Images, of the same dtype.
@@ -151,6 +159,7 @@ def conv_double_backward(
     {data_format}
     {algorithm}
     {precision}
+    {accumulate_dtype}
 
     Returns
     -------
@@ -170,6 +179,8 @@ def conv_double_backward(
 
     Notes
     -----
+    {gradient_dtypes}
+
     Where ``grad_grad_input`` and ``grad_grad_weight`` are both given, they are copied side by side
     with ``x`` and ``weight``, for one convolution of twice the channels.
 
@@ -189,7 +200,7 @@ def conv_double_backward(
     True
     """
     second = grad_grad_input, grad_grad_weight, grad_grad_bias
-    backend = _backend_of(second, grad_output, x, weight)
+    backend = _backend_of(second, grad_output, x, weight, accumulate_dtype, False)
     g = conv_geometry_of(
         ndim, x.shape, weight.shape, stride, padding, dilation, groups, data_format
     )
@@ -217,6 +228,7 @@ def conv_transpose_double_backward(
     data_format: str = "channels_first",
     algorithm: str = "auto",
     precision: str = "highest",
+    accumulate_dtype: DTypeLike | None = None,
 ) -> Gradients:
     """Gradient of ``conv_transpose{n}d_backward``: of a loss made of dx, dw and db.
 
@@ -228,7 +240,7 @@ def conv_transpose_double_backward(
         The gradient ggw with respect to dw.
     grad_grad_bias : (K,) ndarray or None
         The gradient ggb with respect to db.
-    grad_output : (N, K, {result}) or (K, {result}) ndarray of float32 or float64
+    grad_output : (N, K, {result}) or (K, {result}) ndarray of floating-point or complex numbers
         The gradient dy that ``conv_transpose{n}d_backward`` was given.
     x : (N, C, {spatial}) or (C, {spatial}) ndarray
         Images, of the same dtype.
@@ -240,6 +252,7 @@ def conv_transpose_double_backward(
     {data_format}
     {algorithm}
     {precision}
+    {accumulate_dtype}
 
     Returns
     -------
@@ -251,6 +264,10 @@ def conv_transpose_double_backward(
     Raises
     ------
     {raises}
+
+    Notes
+    -----
+    {gradient_dtypes}
 
     Examples
     --------
@@ -268,7 +285,7 @@ def conv_transpose_double_backward(
     (True, None)
     """
     second = grad_grad_input, grad_grad_weight, grad_grad_bias
-    backend = _backend_of(second, grad_output, x, weight)
+    backend = _backend_of(second, grad_output, x, weight, accumulate_dtype, True)
     g = transposed_geometry_of(
         ndim,
         x.shape,

@@ -45,6 +45,33 @@ class Numbers(NamedTuple):
     transposed: bool = False
 
 
+def check_dtypes(dtypes: dict[str, DType], served: tuple[DType, ...], place: str) -> None:
+    """See that arrays of these names have one dtype, of those that are served at this place.
+
+    >>> check_dtypes({"x": np.dtype("int8")}, DTYPES, "there")
+    Traceback (most recent call last):
+    TypeError: x must be float32 or float64 there, got |i1
+    """
+    *names, last = map(str, served)
+    first = next(iter(dtypes))
+    for name, dtype in dtypes.items():
+        if dtype not in served:
+            raise TypeError(f"{name} must be {', '.join(names)} or {last} {place}, got {dtype.str}")
+        if dtype != dtypes[first]:
+            raise TypeError(
+                f"all arrays must have one dtype, got {first} {dtypes[first]} and {name} {dtype}"
+            )
+
+
+def check_ordered(dtype: DType) -> None:
+    """Raise TypeError if no number of this dtype is above another: there is no activation."""
+    if dtype in COMPLEX:
+        raise TypeError(
+            f'activation must be None for complex numbers, which have no order, got "relu" and'
+            f" {dtype}"
+        )
+
+
 def is_half(dtype: DType) -> bool:
     """Whether this is float16, or the bfloat16 of ml_dtypes, which is known by its name.
 

@@ -192,7 +192,9 @@ def _on_cpu(name: str, g: ConvGeometry, numbers: Numbers, precision: str) -> Map
 
     if numbers.x == numbers.sums:
         choice = cpu_plan.explain_choice(name, g.padded, numbers.x, "auto")
-        operations, elements, threads = cpu.requirements(name, g.padded, numbers.x, choice.algorithm)
+        operations, elements, threads = cpu.requirements(
+            name, g.padded, numbers.x, choice.algorithm
+        )
         nbytes = elements * numbers.x.itemsize
     else:
         backend = stored.backend_for(numbers)

@@ -212,7 +212,7 @@ def run_grad_weight(
     return dw
 
 
-def run_grad_bias(backend: ModuleType, ndim: int, dy: Array, channels_last: bool) -> Array:
+def run_grad_bias(backend: Backend, ndim: int, dy: Array, channels_last: bool) -> Array:
     shape = batched_shape("grad_output", dy.shape, ndim, channels_last)
     db: Array = backend.grad_bias(dy, shape, channels_last)
     return db

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from .dispatch import cuda_backend
-from .dtypes import FLOATING_SERVED, is_floating
+from .dtypes import FLOATING_SERVED, check_ordered, is_floating
 from .functional import Gradients, check_activation, conv, conv_backward
 from .geometry import Ints, Padding, PerAxis, is_channels_last, padding_form, per_axis, positive
 from .padding import check_mode
@@ -64,7 +64,8 @@ class _Layer:
             raise TypeError(f"dtype must be {FLOATING_SERVED}, got {kind}")
         is_channels_last(data_format)
         check_precision(precision)
-        check_activation(activation)
+        if check_activation(activation):
+            check_ordered(kind)
         self.activation = activation
         self.data_format = data_format
         self.precision = precision

@@ -8,9 +8,9 @@ are done for some images of a batch at a time, so that copies take little memory
 from collections.abc import Iterator
 from dataclasses import replace
 from math import ceil, prod
-from types import ModuleType
 from typing import Any
 
+from .dispatch import Backend
 from .geometry import ConvGeometry, image_shape
 
 Array = Any
@@ -22,7 +22,7 @@ PIECE_BYTES = 32 * 2**20
 
 
 def forward(
-    backend: ModuleType,
+    backend: Backend,
     x: Array,
     weight: Array,
     bias: Array | None,
@@ -39,7 +39,7 @@ def forward(
 
 
 def grad_input(
-    backend: ModuleType,
+    backend: Backend,
     grad_output: Array,
     weight: Array,
     g: ConvGeometry,
@@ -55,7 +55,7 @@ def grad_input(
 
 
 def grad_weight(
-    backend: ModuleType,
+    backend: Backend,
     grad_output: Array,
     x: Array,
     g: ConvGeometry,
@@ -66,18 +66,19 @@ def grad_weight(
     """``backend.grad_weight`` for ``x`` with its padding; or one for each sample."""
     ndim = len(out.shape) - (3 if per_sample else 2)
     first = 0
-    for part, dy, images in _parts(g, grad_output, x):
-        shown = _pad(backend, images, part, ndim)
-        if per_sample:
-            dw = out[first : first + part.batch]
-            backend.grad_weight_per_sample(dy, shown, part.padded, dw, algorithm)
-        elif first == 0:
-            backend.grad_weight(dy, shown, part.padded, out, algorithm)
-        else:
-            dw = backend.result_like(x, out.shape, None, ())
-            backend.grad_weight(dy, shown, part.padded, dw, algorithm)
-            backend.add(dw, part, out)
-        first += part.batch
+    with backend.summed(out) as sums:
+        for part, dy, images in _parts(g, grad_output, x):
+            shown = _pad(backend, images, part, ndim)
+            if per_sample:
+                dw = sums[first : first + part.batch]
+                backend.grad_weight_per_sample(dy, shown, part.padded, dw, algorithm)
+            elif first == 0:
+                backend.grad_weight(dy, shown, part.padded, sums, algorithm)
+            else:
+                dw = backend.result_like(sums, sums.shape, None, ())
+                backend.grad_weight(dy, shown, part.padded, dw, algorithm)
+                backend.add(dw, part, sums)
+            first += part.batch
 
 
 def images_at_a_time(g: ConvGeometry, itemsize: int) -> int:
@@ -98,13 +99,13 @@ def _parts(g: ConvGeometry, *images: Array) -> Iterator[tuple[ConvGeometry, *tup
         yield replace(g, batch=last - first), *[image[first:last] for image in images]
 
 
-def _empty(backend: ModuleType, like: Array, g: ConvGeometry, ndim: int) -> Array:
+def _empty(backend: Backend, like: Array, g: ConvGeometry, ndim: int) -> Array:
     """Uninitialised array for images like these with their padding."""
     shape = image_shape(g.padded.x_shape, ndim, like.shape, g.channels_last)
     return backend.temporary(like, shape)
 
 
-def _pad(backend: ModuleType, x: Array, g: ConvGeometry, ndim: int) -> Array:
+def _pad(backend: Backend, x: Array, g: ConvGeometry, ndim: int) -> Array:
     """The images with their padding."""
     shown = _empty(backend, x, g, ndim)
     backend.pad(x, g, ndim, shown)

@@ -11,6 +11,7 @@ what these need where padding shows pixels (``fastconv/padded.py``),
     temporary(like, shape)
     pad(x, geometry, ndim, out)
     fold(padded, geometry, ndim, out)
+    summed(out)
     add(part, geometry, out)
 
 and what gradients need besides,
@@ -26,6 +27,7 @@ well, has them.
 """
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from math import prod
 from typing import Any
@@ -241,6 +243,11 @@ def fold(padded: Array, geometry: ConvGeometry, ndim: int, out: Array) -> None:
     g = geometry
     padded, out = grouped_image(padded, g.padded.x_shape, g), grouped_image(out, g.x_shape, g)
     padding.fold(padded, padded, None, out, *g.segments)
+
+
+def summed(out: Array) -> AbstractContextManager[Array]:
+    """Where parts of ``out`` are added up before they go there, as a context: ``out`` itself."""
+    return nullcontext(out)
 
 
 def add(part: Array, geometry: ConvGeometry, out: Array) -> None:

@@ -36,6 +36,7 @@ class Complex(Converted):
 
     def __init__(self, numbers: Numbers) -> None:
         super().__init__(numbers)
+        self.wide = np.result_type(self.sums, np.complex64)
         self.sign = -1 if numbers.transposed else 1  # of the imaginary parts of filters
 
     def geometry(self, g: ConvGeometry) -> ConvGeometry:
@@ -75,27 +76,22 @@ class Complex(Converted):
             out.real, out.imag = parts[:, :, :, 0], parts[:, :, :, 1]
 
     @contextmanager
-    def filters_result(self, out: Array, g: ConvGeometry) -> Iterator[Array]:
-        out = out.reshape(g.weight_shape)
-        groups, outer, inner, *taps = out.shape
-        sums = np.empty((groups, 2 * outer, 2 * inner, *taps), self.sums)
+    def filters_result(self, out: Array, shape: Ints) -> Iterator[Array]:
+        out = out.reshape(shape)
+        *several, outer, inner, t, r, s = shape
+        sums = np.empty((*several, 2 * outer, 2 * inner, t, r, s), self.sums)
         yield sums
-        parts = sums.reshape(groups, outer, 2, inner, 2, *taps)
+        parts = sums.reshape(*several, outer, 2, inner, 2, t, r, s)
+        (same, imag_real), (real_imag, other) = np.moveaxis(parts, (-6, -4), (0, 1))
         with np.errstate(over="ignore"):
-            out.real = parts[:, :, 0, :, 0] + parts[:, :, 1, :, 1]
-            out.imag = self.sign * (parts[:, :, 1, :, 0] - parts[:, :, 0, :, 1])
+            out.real = same + other
+            out.imag = self.sign * (real_imag - imag_real)
 
     def copies(self, g: ConvGeometry) -> int:
         return 2 * prod(g.x_shape) + 4 * prod(g.weight_shape) + 2 * prod(g.y_shape)
 
-    def grad_bias(self, grad_output: Array, shape: Ints, channels_last: bool) -> Array:
-        """Sum ``grad_output`` by channel."""
-        dtype = grad_output.dtype
-        wide = np.result_type(dtype, self.sums)
-        sums = cpu.grad_bias(grad_output.astype(wide, copy=False), shape, channels_last)
-        with np.errstate(over="ignore"):
-            db: Array = sums.astype(dtype, copy=False)
-        return db
+    def parts(self, wide: Array) -> tuple[Array, ...]:
+        return wide.real, wide.imag
 
     def _parts_are_channels(self, image: Array) -> bool:
         """Whether the parts lie where twice as many channels would: no copy is needed."""

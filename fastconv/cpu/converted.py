@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import cpu
-from ..dtypes import Numbers, is_half
+from ..dtypes import Numbers, check_ordered, is_half
 from ..geometry import ConvGeometry, Ints
 from ..memory import COPY_BYTES, copied, empty
 from ..plan import Choice, check_precision
 from ..plan import cpu as plan
 from ..results import result_like
+from .elementwise import side_by_side, spread_bias
 from .halves import narrow, widen
 
 Array = NDArray[Any]
@@ -30,6 +31,7 @@ class Converted:
     def __init__(self, numbers: Numbers) -> None:
         assert numbers.sums is not None
         self.sums = numbers.sums
+        self.wide = numbers.sums  # of arrays that are kept between maps
 
     # The arrays as the kernels take them.
 
@@ -50,27 +52,35 @@ class Converted:
     @contextmanager
     def image_result(self, out: Array, grouped: Ints, g: ConvGeometry) -> Iterator[Array]:
         """What is to be filled with sums, which then go to the caller's ``out``."""
-        with self._result(out) as sums:
+        with self.summed(out) as sums:
             yield sums
 
     @contextmanager
-    def filters_result(self, out: Array, g: ConvGeometry) -> Iterator[Array]:
-        """The same for filters."""
-        with self._result(out) as sums:
+    def filters_result(self, out: Array, shape: Ints) -> Iterator[Array]:
+        """The same for filters, whose shape is (G, K/G, C/G, T, R, S), or for N of such."""
+        with self.summed(out) as sums:
             yield sums
 
     def copies(self, g: ConvGeometry) -> int:
         """Numbers in the copies of all arrays."""
         return sum(map(prod, (g.x_shape, g.weight_shape, g.y_shape)))
 
+    def parts(self, wide: Array) -> tuple[Array, ...]:
+        """A wide array as arrays of the kernels' dtype."""
+        return (wide,)
+
     def _wide(self, array: Array) -> Array:
         if is_half(array.dtype):
             array = widen(array)
-        return array if array.dtype == self.sums else copied(array, self.sums)
+        return array if array.dtype == self.wide else copied(array, self.wide)
 
     @contextmanager
-    def _result(self, out: Array) -> Iterator[Array]:
-        sums = empty(out.shape, self.sums, COPY_BYTES)
+    def summed(self, out: Array) -> Iterator[Array]:
+        """A wide array for sums, which then are rounded to ``out``; itself, if it is wide."""
+        if out.dtype == self.wide:
+            yield out
+            return
+        sums = empty(out.shape, self.wide, COPY_BYTES)
         yield sums
         if not is_half(out.dtype):
             with np.errstate(over="ignore"):
@@ -115,12 +125,16 @@ class Converted:
         geometry: ConvGeometry,
         out: Array,
         algorithm: str,
-    ) -> None:
+        relu: bool = False,
+    ) -> Array:
         """Correlate ``x`` with ``weight``."""
         g = geometry
+        if relu:
+            check_ordered(out.dtype)
         operands = self.image(x, g.x_shape, g), self.filters(weight, g), self.bias(bias)
         with self.image_result(out, g.y_shape, g) as y:
-            cpu.forward(*operands, self.geometry(g), y, algorithm)
+            cpu.forward(*operands, self.geometry(g), y, algorithm, relu)
+        return out
 
     def grad_input(
         self,
@@ -130,26 +144,69 @@ class Converted:
         geometry: ConvGeometry,
         out: Array,
         algorithm: str,
-    ) -> None:
+        relu: bool = False,
+    ) -> Array:
         """Correlate ``grad_output`` with the flipped filters."""
         g = geometry
+        if relu:
+            check_ordered(out.dtype)
         operands = self.image(grad_output, g.y_shape, g), self.filters(weight, g), self.bias(bias)
         with self.image_result(out, g.x_shape, g) as dx:
-            cpu.grad_input(*operands, self.geometry(g), dx, algorithm)
+            cpu.grad_input(*operands, self.geometry(g), dx, algorithm, relu)
+        return out
 
     def grad_weight(
         self, grad_output: Array, x: Array, geometry: ConvGeometry, out: Array, algorithm: str
-    ) -> None:
+    ) -> Array:
         """Correlate ``x`` with ``grad_output``."""
         g = geometry
         operands = self.image(grad_output, g.y_shape, g), self.image(x, g.x_shape, g)
-        with self.filters_result(out, g) as dw:
+        with self.filters_result(out, g.weight_shape) as dw:
             cpu.grad_weight(*operands, self.geometry(g), dw, algorithm)
+        return out
+
+    def grad_weight_per_sample(
+        self, grad_output: Array, x: Array, geometry: ConvGeometry, out: Array, algorithm: str
+    ) -> None:
+        """Correlate each sample of ``x`` with that of ``grad_output``."""
+        g = geometry
+        operands = self.image(grad_output, g.y_shape, g), self.image(x, g.x_shape, g)
+        with self.filters_result(out, (g.batch, *g.weight_shape)) as dw:
+            cpu.grad_weight_per_sample(*operands, self.geometry(g), dw, algorithm)
 
     def grad_bias(self, grad_output: Array, shape: Ints, channels_last: bool) -> Array:
         """Sum ``grad_output`` by channel."""
         sums = cpu.grad_bias(self._wide(grad_output), shape, channels_last)
         out = np.empty(sums.shape, grad_output.dtype)
-        with self._result(out) as target:
+        with self.summed(out) as target:
             target[...] = sums
         return out
+
+    def temporary(self, like: Array, shape: Ints) -> Array:
+        """Uninitialised wide array, valid until the calling thread asks for the next one."""
+        return cpu.temporary(np.empty(0, self.wide), shape)
+
+    def pad(self, x: Array, geometry: ConvGeometry, ndim: int, out: Array) -> None:
+        """Copy ``x`` with its padding around it to ``out``, which is wide."""
+        for image, shown in zip(self.parts(self._wide(x)), self.parts(out), strict=True):
+            cpu.pad(image, geometry, ndim, shown)
+
+    def fold(self, padded: Array, geometry: ConvGeometry, ndim: int, out: Array) -> None:
+        """Add up, for each pixel, the positions with the padding that show it."""
+        with self.summed(out) as dx:
+            for shown, image in zip(self.parts(padded), self.parts(dx), strict=True):
+                cpu.fold(shown, geometry, ndim, image)
+
+    def add(self, part: Array, geometry: ConvGeometry, out: Array) -> None:
+        """``out += part``, filters both, and wide."""
+        cpu.add(part, geometry, out)
+
+    def mask(self, a: Array, y: Array) -> Array:
+        """A new array: ``a`` where ``y``, of the same shape, is above 0 or NaN, 0 elsewhere."""
+        check_ordered(a.dtype)
+        if is_half(a.dtype):
+            return np.where(widen(y) <= 0, np.zeros((), a.dtype), a)
+        return cpu.mask(a, y)
+
+    side_by_side = staticmethod(side_by_side)
+    spread_bias = staticmethod(spread_bias)

@@ -26,6 +26,7 @@ from ..memory import COPY_BYTES, copied, empty
 from ..plan import Choice, check_precision
 from ..plan import cpu as plan
 from ..results import result_like
+from .padding import shown_by
 
 Array = NDArray[Any]
 DType = np.dtype[Any]
@@ -159,9 +160,10 @@ class Integers:
         geometry: ConvGeometry,
         out: Array,
         algorithm: str,
-    ) -> None:
+        relu: bool = False,
+    ) -> Array:
         """Correlate ``x`` with ``weight``."""
-        self._run("forward", x, weight, bias, geometry, out, algorithm)
+        return self._run("forward", x, weight, bias, geometry, out, algorithm, relu)
 
     def grad_input(
         self,
@@ -171,9 +173,22 @@ class Integers:
         geometry: ConvGeometry,
         out: Array,
         algorithm: str,
-    ) -> None:
+        relu: bool = False,
+    ) -> Array:
         """Correlate with the flipped filters: the transposed convolution."""
-        self._run("grad_input", grad_output, weight, bias, geometry, out, algorithm)
+        return self._run("grad_input", grad_output, weight, bias, geometry, out, algorithm, relu)
+
+    def temporary(self, like: Array, shape: Ints) -> Array:
+        """Uninitialised array, valid until the calling thread asks for the next one."""
+        return cpu.temporary(like, shape)
+
+    def pad(self, x: Array, geometry: ConvGeometry, ndim: int, out: Array) -> None:
+        """Copy ``x`` with its padding around it."""
+        g = geometry
+        d, h, w = map(shown_by, g.segments)
+        padded = cpu.grouped_image(out, g.padded.x_shape, g)
+        image = cpu.grouped_image(x, g.x_shape, g)
+        padded[...] = image[:, :, :, d[:, None, None], h[:, None], w]
 
     def _run(
         self,
@@ -184,7 +199,8 @@ class Integers:
         g: ConvGeometry,
         out: Array,
         algorithm: str,
-    ) -> None:
+        relu: bool,
+    ) -> Array:
         """A map from the image ``x`` to the image ``out``."""
         compute, axis = getattr(cpu, map_name), 2 if map_name == "forward" else 1
         source, target = (g.x_shape, g.y_shape)[:: 1 if axis == 2 else -1]
@@ -210,6 +226,9 @@ class Integers:
                 _add(sums, part, result, first=part is parts[0])
         if bias is not None:
             result += bias.reshape(*target[1:3], 1, 1, 1)
+        if relu:
+            np.maximum(result, 0, out=result)
+        return out
 
 
 def _elements(g: ConvGeometry) -> int:

@@ -175,7 +175,7 @@ def _axes(image: Layout, padded: Layout, segments: tuple[Ints, ...], width: int)
         return Axis(at, to, np.arange(len(at)) if shown is None else shown)
 
     batch, channels = axis(slice(0, 1)), axis(slice(1, 3))
-    d, h, w = (axis(slice(i, i + 1), _shown(numbers)) for i, numbers in enumerate(segments, 3))
+    d, h, w = (axis(slice(i, i + 1), shown_by(numbers)) for i, numbers in enumerate(segments, 3))
     if padded.strides[5] == 1:
         return [batch, channels, d, h, w]
     if len(channels.image) >= FEW * width:
@@ -184,7 +184,7 @@ def _axes(image: Layout, padded: Layout, segments: tuple[Ints, ...], width: int)
     return [batch, Axis(one, one, one), d, h, w.beside(channels)]
 
 
-def _shown(numbers: Ints) -> Table:
+def shown_by(numbers: Ints) -> Table:
     """The pixels that an axis shows, given its segments: see ``fastconv.padding.segments``."""
     each = zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True)
     return np.concatenate([first + step * np.arange(length) for length, first, step in each])

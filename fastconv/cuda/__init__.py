@@ -13,11 +13,12 @@ Results are arrays of the first argument's library, computed on that library's c
 nothing is copied between host and device.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from math import prod
 from typing import Any
 
-from ..dtypes import CUDA_DTYPES
+from ..dtypes import CUDA_DTYPES, check_dtypes
 from ..geometry import ConvGeometry, Ints
 from ..plan.cuda import explain_choice
 from ..results import overlaps_itself
@@ -60,16 +61,7 @@ def check(arrays: dict[str, Array]) -> None:
     """
     check_devices(arrays)
     dtypes = {name: dtype_of(array) for name, array in arrays.items()}
-    first = next(iter(dtypes))
-    for name, dtype in dtypes.items():
-        if dtype not in CUDA_DTYPES:
-            raise TypeError(
-                f"{name} must be float16, float32 or float64 on a CUDA device, got {dtype.str}"
-            )
-        if dtype != dtypes[first]:
-            raise TypeError(
-                f"all arrays must have one dtype, got {first} {dtypes[first]} and {name} {dtype}"
-            )
+    check_dtypes(dtypes, CUDA_DTYPES, "on a CUDA device")
 
 
 def choose(map_name: str, geometry: ConvGeometry, x: Array, algorithm: str, precision: str) -> str:
@@ -253,6 +245,11 @@ def fold(padded: Array, geometry: ConvGeometry, ndim: int, out: Array) -> None:
     image = _image(out, ndim, g.x_shape, g.channels_last)
     shown = _image(padded, ndim, g.padded.x_shape, g.channels_last)
     _for_each(padding.fold, padded, shown, image, g.segments)
+
+
+def summed(out: Array) -> AbstractContextManager[Array]:
+    """Where parts of ``out`` are added up: there."""
+    return nullcontext(out)
 
 
 def add(part: Array, geometry: ConvGeometry, out: Array) -> None:

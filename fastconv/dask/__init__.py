@@ -27,7 +27,7 @@ from dask.task_spec import List, Task, TaskRef
 from numpy.typing import NDArray
 
 from ..cpu import choose as choose
-from ..dispatch import backend_of
+from ..dtypes import DTYPES, check_dtypes
 from ..functional import run_forward, run_grad_input
 from ..geometry import ConvGeometry, Ints
 from . import tasks
@@ -62,9 +62,8 @@ def check(arrays: dict[str, Any]) -> None:
     ValueError
         If an array has chunks of unknown sizes.
     """
-    kinds = {}
     for name, array in arrays.items():
-        kinds[name] = kind = array._meta if isinstance(array, da.Array) else array
+        kind = array._meta if isinstance(array, da.Array) else array
         if not isinstance(kind, np.ndarray):
             made_of = "" if kind is array else "a Dask array of "
             raise TypeError(
@@ -76,7 +75,9 @@ def check(arrays: dict[str, Any]) -> None:
                 f"{name} must have chunks of known sizes, got shape {array.shape}:"
                 f" {name}.compute_chunk_sizes() finds them out"
             )
-    backend_of(kinds)  # says what is wrong with dtypes
+    check_dtypes(
+        {name: array.dtype for name, array in arrays.items()}, DTYPES, "beside Dask arrays"
+    )
 
 
 def result_like(x: Lazy, shape: Ints, out: Any, inputs: tuple[Lazy | None, ...]) -> Lazy:
