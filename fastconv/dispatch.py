@@ -18,7 +18,7 @@ from .geometry import ConvGeometry, Ints
 
 
 class Backend(Protocol):
-    """What computes the maps: the module ``cpu``, ``cuda`` or ``dask``, or one of ``cpu/stored.py``.
+    """What computes the maps: a module ``cpu``, ``cuda`` or ``dask``, or one of ``cpu/stored.py``.
 
     They say what each function does; the arrays are of the backend's own kind.
     """

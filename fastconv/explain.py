@@ -192,15 +192,14 @@ def _on_cpu(name: str, g: ConvGeometry, numbers: Numbers, precision: str) -> Map
 
     if numbers.x == numbers.sums:
         choice = cpu_plan.explain_choice(name, g.padded, numbers.x, "auto")
-        operations, elements, threads = cpu.requirements(
-            name, g.padded, numbers.x, choice.algorithm
-        )
+        needs = cpu.requirements(name, g.padded, numbers.x, choice.algorithm)
+        operations, elements, threads = needs
         nbytes = elements * numbers.x.itemsize
     else:
         backend = stored.backend_for(numbers)
         choice = backend.explain_choice(name, g.padded, "auto")
         operations, nbytes, threads = backend.requirements(name, g.padded, choice.algorithm)
-    nbytes += _copied(g, numbers.x)
+    nbytes += _copied(g, numbers.x.itemsize, _kept_size(numbers))
     return MapPlan(choice.algorithm, choice.why, operations // 2, nbytes, threads)
 
 
@@ -208,15 +207,22 @@ def _on_cuda(name: str, g: ConvGeometry, numbers: Numbers, precision: str) -> Ma
     dtype = numbers.x
     choice = cuda_plan.explain_choice(name, g.padded, dtype, "auto", precision)
     operations, nbytes, threads = cuda_plan.requirements(name, g.padded, dtype, choice.algorithm)
-    nbytes += _copied(g, dtype)
+    nbytes += _copied(g, dtype.itemsize, dtype.itemsize)
     return MapPlan(choice.algorithm, choice.why, operations // 2, nbytes, threads)
 
 
-def _copied(g: ConvGeometry, dtype: np.dtype[np.generic]) -> int:
+def _kept_size(numbers: Numbers) -> int:
+    """Bytes of a number of an image with its padding, on the CPU."""
+    if numbers.sums is None:
+        return numbers.x.itemsize
+    return numbers.sums.itemsize * (2 if numbers.x in COMPLEX else 1)
+
+
+def _copied(g: ConvGeometry, itemsize: int, kept_size: int) -> int:
     """Bytes of images that are copied, or whose gradients are folded, at a time."""
     if g.padded is g:
         return 0
-    return images_at_a_time(g, dtype.itemsize) * prod(g.padded.x_shape[1:]) * dtype.itemsize
+    return images_at_a_time(g, itemsize) * prod(g.padded.x_shape[1:]) * kept_size
 
 
 _PLANS = {"cpu": _on_cpu, "cuda": _on_cuda}

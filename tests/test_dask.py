@@ -456,7 +456,19 @@ BAD = {
         TypeError,
         "one dtype, got x float64 and weight float32",
     ),
-    "integers": ({"x": LAZY.astype(int)}, TypeError, "x must be float32 or float64, got <i8"),
+    "integers": (
+        {"x": LAZY.astype(int)},
+        TypeError,
+        "x must be float32 or float64 beside Dask arrays",
+    ),
+    "halves": (
+        {"x": LAZY.astype("f2")},
+        TypeError,
+        "x must be float32 or float64 beside Dask arrays",
+    ),
+    "complex": ({"weight": W.astype("c8")}, TypeError, "weight must be float32 or float64 beside"),
+    "accumulate_dtype": ({"accumulate_dtype": "f8"}, TypeError, "accumulate_dtype must be None"),
+    "out_dtype": ({"out_dtype": "i4"}, TypeError, "out_dtype must be None beside Dask arrays"),
     "bias dtype": ({"bias": B.astype("f8")}, TypeError, "got x float32 and bias float64"),
     "bias shape": ({"bias": da.ones(5, dtype="f4")}, ValueError, "bias must have shape (6,)"),
     "padding_mode": (

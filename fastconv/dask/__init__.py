@@ -64,7 +64,7 @@ def check(arrays: dict[str, Any]) -> None:
     """
     for name, array in arrays.items():
         kind = array._meta if isinstance(array, da.Array) else array
-        if not isinstance(kind, np.ndarray):
+        if not isinstance(kind, np.ndarray) or isinstance(kind, np.ma.MaskedArray):
             made_of = "" if kind is array else "a Dask array of "
             raise TypeError(
                 f"{name} must be a Dask array of NumPy's, or a NumPy array beside one, got"
@@ -75,9 +75,8 @@ def check(arrays: dict[str, Any]) -> None:
                 f"{name} must have chunks of known sizes, got shape {array.shape}:"
                 f" {name}.compute_chunk_sizes() finds them out"
             )
-    check_dtypes(
-        {name: array.dtype for name, array in arrays.items()}, DTYPES, "beside Dask arrays"
-    )
+    dtypes = {name: array.dtype for name, array in arrays.items()}
+    check_dtypes(dtypes, DTYPES, "beside Dask arrays")
 
 
 def result_like(x: Lazy, shape: Ints, out: Any, inputs: tuple[Lazy | None, ...]) -> Lazy:
