@@ -67,7 +67,8 @@ _PRECISION = """precision : "highest", "high" or "medium", default "highest"
     products in TF32 on tensor cores; or 13, by one. On the CPU nothing is lost."""
 
 _ACTIVATION = """activation : "relu" or None, default None
-    Applied to the result as it is written: "relu" puts 0 for what is below it; NaN stays NaN."""
+    Applied to the result as it is written: "relu" puts 0 for what is below it; NaN stays NaN.
+    Complex numbers, which have no order, have none."""
 
 _BACK_THROUGH = """activation : "relu" or None, default None
     What the forward call applied; "relu" passes back no gradient where ``y`` is 0 or below.

@@ -403,6 +403,13 @@ ERRORS = {
     "integers": ({"x": X.astype("i4")}, "", TypeError, "x must be float16, float32 or float64"),
     "algorithm": ({"algorithm": "winograd"}, "algorithm", ValueError, "device, got 'winograd'"),
     "precision": ({"precision": "low"}, "precision", ValueError, "one of highest, high, medium"),
+    "out_dtype": ({"out_dtype": "i4"}, "out_dtype", TypeError, "out_dtype must be None on a CUDA"),
+    "accumulate_dtype": (
+        {"accumulate_dtype": "f8"},
+        "accumulate_dtype",
+        TypeError,
+        "accumulate_dtype must be None on a CUDA device, got 'f8'",
+    ),
     "bias shape": ({"bias": Y[0, 0, 0]}, "", ValueError, r"bias must have shape \(3,\)"),
     "out on the host": ({"out": Y}, "out", TypeError, "out must be of the inputs' type"),
     "out shape": ({"out": Y[:, :2]}, "", ValueError, r"out must have shape \(1, 3, 3, 4\)"),

@@ -434,7 +434,7 @@ BAD = {
     "masked": (
         {"x": da.ma.masked_equal(LAZY, 0)},
         TypeError,
-        "x must be a NumPy array or one on a CUDA device, got numpy.ma",
+        "NumPy array beside one, got a Dask array of numpy.ma.MaskedArray",
     ),
     "out": (
         {"out": np.empty((2, 6, 6, 8), "f4")},
