@@ -313,7 +313,7 @@ def shape_tuple(name: str, shape: Sequence[SupportsIndex]) -> Ints:
     return numbers
 
 
-def _check_weight(name: str, shape: Ints, ndim: int, axes: str) -> None:
+def check_weight(name: str, shape: Ints, ndim: int, axes: str) -> None:
     if len(shape) != ndim + 2:
         raise ValueError(
             f"{name} must have {ndim + 2} axes ({axes}, {FILTER_AXES[ndim]}), got shape {shape}"
@@ -322,27 +322,27 @@ def _check_weight(name: str, shape: Ints, ndim: int, axes: str) -> None:
         raise ValueError(f"{name} must not have axes of length 0, got shape {shape}")
 
 
-def _check_image(name: str, shape: Ints) -> None:
+def check_image(name: str, shape: Ints) -> None:
     if 0 in shape[1:]:
         raise ValueError(f"{name} may be empty along the batch axis only, got shape {shape}")
 
 
-def _as_shown(name: str, channels_last: bool) -> str:
+def as_shown(name: str, channels_last: bool) -> str:
     """How messages call an image of which they show the shape (N, C, *spatial)."""
     return f"{name} (channels first)" if channels_last else name
 
 
-def _kept(extents: Ints, pairs: Sequence[tuple[int, int]]) -> Ints:
+def kept_extents(extents: Ints, pairs: Sequence[tuple[int, int]]) -> Ints:
     """What cropping, by the pairs' negative numbers, leaves along each axis."""
     axes = zip(extents, pairs, strict=True)
     return tuple([n + min(before, 0) + min(after, 0) for n, (before, after) in axes])
 
 
-def _three(values: Ints, fill: int) -> Ints:
+def three_axes(values: Ints, fill: int) -> Ints:
     return (fill,) * (3 - len(values)) + values
 
 
-def _check_size(shape: Ints, what: str = "the result") -> None:
+def check_size(shape: Ints, what: str = "the result") -> None:
     # The largest dtype has 8 bytes.
     if prod(shape) > sys.maxsize // 8:
         raise ValueError(f"{what} would have shape {shape}, more than memory can address")
@@ -366,9 +366,9 @@ def conv_geometry(
 
     The names are those under which the caller knows the two shapes.
     """
-    x_name = _as_shown(x_name, channels_last)
-    _check_weight(weight_name, weight_shape, ndim, "K, C/groups")
-    _check_image(x_name, x_shape)
+    x_name = as_shown(x_name, channels_last)
+    check_weight(weight_name, weight_shape, ndim, "K, C/groups")
+    check_image(x_name, x_shape)
     channels = x_shape[1]
     if channels % groups or weight_shape[0] % groups:
         raise ValueError(
@@ -391,7 +391,7 @@ def conv_geometry(
         pairs: tuple[tuple[int, int], ...] = tuple([(t // 2, t - t // 2) for t in total])
     else:
         pairs = ((0, 0),) * ndim if isinstance(padding, str) else padding
-        if min(_kept(extents, pairs)) < 1:
+        if min(kept_extents(extents, pairs)) < 1:
             raise ValueError(f"padding {pairs} leaves nothing of {x_name}, of extents {extents}")
         padded = tuple([n + sum(pair) for n, pair in zip(extents, pairs, strict=True)])
         room = [n - r for n, r in zip(padded, reach, strict=True)]
@@ -402,113 +402,22 @@ def conv_geometry(
             )
         output = tuple([free // s + 1 for free, s in zip(room, stride, strict=True)])
     check_pairs(padding_mode, pairs, extents, x_name)
-    _check_size((x_shape[0], weight_shape[0], *output))
+    check_size((x_shape[0], weight_shape[0], *output))
     geometry = ConvGeometry(
         x_shape[0],
         groups,
         channels,
         weight_shape[0],
-        _three(extents, 1),
-        _three(kernel, 1),
-        _three(output, 1),
-        _three(stride, 1),
-        _three(tuple([pair[0] for pair in pairs]), 0),
-        _three(tuple([pair[1] for pair in pairs]), 0),
-        _three(dilation, 1),
+        three_axes(extents, 1),
+        three_axes(kernel, 1),
+        three_axes(output, 1),
+        three_axes(stride, 1),
+        three_axes(tuple([pair[0] for pair in pairs]), 0),
+        three_axes(tuple([pair[1] for pair in pairs]), 0),
+        three_axes(dilation, 1),
         channels_last,
         padding_mode if any(map(any, pairs)) else "zeros",
     )
     if geometry.padding_mode != "zeros":
-        _check_size(geometry.padded.x_shape, f"the padded {x_name}")
+        check_size(geometry.padded.x_shape, f"the padded {x_name}")
     return geometry
-
-
-@lru_cache(maxsize=1024)
-def transposed_geometry(
-    ndim: int,
-    x_shape: Ints,
-    weight_shape: Ints,
-    stride: Ints,
-    padding: PaddingForm,
-    output_padding: Ints,
-    groups: int,
-    dilation: Ints,
-    channels_last: bool = False,
-    output_shape: Ints | None = None,
-    x_name: str = "x",
-    weight_name: str = "weight",
-) -> ConvGeometry:
-    """Geometry of the forward map whose ``grad_input`` is a transposed convolution.
-
-    That map goes from the transposed convolution's result back to its input ``x`` (N, C, *spatial),
-    with the same ``weight`` (C, K/G, *kernel): C and K keep the meaning they have for the caller.
-    """
-    x_name = _as_shown(x_name, channels_last)
-    _check_weight(weight_name, weight_shape, ndim, "C, K/groups")
-    _check_image(x_name, x_shape)
-    channels = x_shape[1]
-    if channels % groups:
-        raise ValueError(f"groups must divide the input channels, {channels}, got {groups}")
-    if weight_shape[0] != channels:
-        raise ValueError(
-            f"{weight_name} must have {channels} input channels on its first axis to match"
-            f" {x_name} of shape {x_shape}, got shape {weight_shape}"
-        )
-    result = _transposed_extents(
-        x_shape[2:], weight_shape[2:], stride, padding, output_padding, dilation, output_shape
-    )
-    full = (x_shape[0], weight_shape[1] * groups, *result)
-    _check_size(full)
-    geometry = conv_geometry(
-        ndim, full, weight_shape, stride, padding, dilation, groups, channels_last
-    )
-    # output_padding of a stride or more leaves room for windows that have no counterpart in x.
-    return replace(geometry, output=_three(x_shape[2:], 1))
-
-
-def _transposed_extents(
-    extents: Ints,
-    kernel: Ints,
-    stride: Ints,
-    padding: PaddingForm,
-    output_padding: Ints,
-    dilation: Ints,
-    output_shape: Ints | None,
-) -> Ints:
-    """Spatial extents of the result of a transposed convolution."""
-    for extra, s, d in zip(output_padding, stride, dilation, strict=True):
-        if extra >= max(s, d):
-            raise ValueError(
-                "output_padding must be smaller than stride or dilation along every axis, got"
-                f" {output_padding} with stride {stride} and dilation {dilation}"
-            )
-    pairs = ((0, 0),) * len(extents) if isinstance(padding, str) else padding
-    if padding == "same":
-        if any(output_padding):
-            raise ValueError(f'output_padding must be 0 with padding="same", got {output_padding}')
-        smallest = tuple([(n - 1) * s + 1 for n, s in zip(extents, stride, strict=True)])
-        result = tuple([n * s for n, s in zip(extents, stride, strict=True)])
-    else:
-        reach = [(r - 1) * d + 1 for r, d in zip(kernel, dilation, strict=True)]
-        axes = zip(extents, stride, reach, pairs, strict=True)
-        smallest = tuple([(n - 1) * s + r - sum(pair) for n, s, r, pair in axes])
-        result = tuple([n + extra for n, extra in zip(smallest, output_padding, strict=True)])
-    if output_shape is not None:
-        if any(output_padding):
-            raise ValueError(
-                f"output_padding must be 0 where output_shape is given, got {output_padding}"
-            )
-        largest = tuple([n + s - 1 for n, s in zip(smallest, stride, strict=True)])
-        bounds = zip(smallest, output_shape, largest, strict=True)
-        if not all(least <= n <= most for least, n, most in bounds):
-            raise ValueError(
-                f"output_shape must lie between {smallest} and {largest}, stride - 1 more, got"
-                f" {output_shape}"
-            )
-        result = output_shape
-    kept = _kept(result, pairs)
-    if min(kept) < 1:
-        raise ValueError(
-            f"padding {padding} leaves nothing of the result: its extents would be {kept}"
-        )
-    return result

@@ -19,7 +19,7 @@ Bytes = NDArray[np.uint8]
 
 LINE = 64  # bytes of a cache line, and of the widest vector
 
-# Each thread keeps the largest scratch memory that it has needed, up to this.
+# Each thread keeps the largest scratch memory that it has needed for each use, up to this.
 SCRATCH_BYTES = 64 * 2**20
 
 # Blocks beyond 32 MiB the C library hands back to the system when they are freed, and smaller ones
@@ -98,8 +98,9 @@ def copied(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
 def free_workspace() -> None:
     """Give back the memory kept between calls.
 
-    That is the scratch memory of the calling thread, at most 64 MiB, and memory of results beyond
-    32 MiB, and of copies beyond 1 MiB, that nobody uses any more, at most 256 MiB.
+    That is the scratch memory of the calling thread, at most 64 MiB, and as much again for images
+    with their padding; and memory of results beyond 32 MiB, and of copies beyond 1 MiB, that nobody
+    uses any more, at most 256 MiB.
 
     Examples
     --------

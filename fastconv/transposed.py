@@ -34,9 +34,9 @@ from .geometry import (
     per_axis,
     positive,
     shape_tuple,
-    transposed_geometry,
 )
 from .ranks import ranks
+from .transposed_geometry import transposed_geometry
 
 Array = NDArray[Any]
 

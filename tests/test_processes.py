@@ -81,6 +81,13 @@ np.testing.assert_allclose(y, reference.conv(x, w, stride=2, padding=1))
 dx, dw, db = fastconv.conv2d_backward(y, x, w, stride=2, padding=1)
 np.testing.assert_allclose(dx, reference.conv_grad_input(y, w, x.shape, stride=2, padding=1))
 np.testing.assert_allclose(dw, reference.conv_grad_weight(y, x, w.shape, stride=2, padding=1))
+for mode in ("reflect", "replicate", "circular"):
+    options = {"padding": ((2, 1), (0, 3)), "padding_mode": mode}
+    y = fastconv.conv2d(x, w, **options)
+    np.testing.assert_allclose(y, reference.conv(x, w, **options))
+    dx, dw, db = fastconv.conv2d_backward(y, x, w, **options)
+    np.testing.assert_allclose(dx, reference.conv_grad_input(y, w, x.shape, **options))
+    np.testing.assert_allclose(dw, reference.conv_grad_weight(y, x, w.shape, **options))
 try:
     fastconv.conv2d(x, w, algorithm="direct")
 except ValueError as error:

@@ -32,6 +32,7 @@ from dataclasses import replace
 from math import prod
 from typing import Any
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -233,8 +234,10 @@ def temporary(like: Array, shape: Ints) -> Array:
 def pad(x: Array, geometry: ConvGeometry, ndim: int, out: Array) -> None:
     """Copy ``x`` with its padding around it; ``ndim`` is the number of its spatial axes."""
     g = geometry
-    if g.batch:
-        x, out = grouped_image(x, g.x_shape, g), grouped_image(out, g.padded.x_shape, g)
+    x, out = grouped_image(x, g.x_shape, g), grouped_image(out, g.padded.x_shape, g)
+    if numba.config.DISABLE_JIT:
+        padding.pad_plainly(x, out, *g.segments)
+    elif g.batch:
         padding.pad(x, out, None, out, *g.segments)
 
 
@@ -242,7 +245,10 @@ def fold(padded: Array, geometry: ConvGeometry, ndim: int, out: Array) -> None:
     """Add up, for each pixel, the positions with the padding that show it."""
     g = geometry
     padded, out = grouped_image(padded, g.padded.x_shape, g), grouped_image(out, g.x_shape, g)
-    padding.fold(padded, padded, None, out, *g.segments)
+    if numba.config.DISABLE_JIT:
+        padding.fold_plainly(padded, out, *g.segments)
+    else:
+        padding.fold(padded, padded, None, out, *g.segments)
 
 
 def summed(out: Array) -> AbstractContextManager[Array]:

@@ -10,7 +10,8 @@ axes, one dtype and any strides; none is empty. They are, in the order of the pa
 with ``stride``, ``before`` and ``dilation`` of the forward correlation, each (d, h, w), and, to
 correlate, ``relu``: whether 0 takes the place of results below it, as they are written. ``before``
 is the zero padding ahead of each axis, negative to crop; windows that reach past ``x`` at the other
-end see zeros there. How many windows there are is said by the extents of ``y``.
+end see zeros there. How many windows there are is said by the extents of ``y``. Those of
+``padding.py`` move images about, and take another thing for options.
 """
 
 from collections.abc import Callable
