@@ -264,5 +264,5 @@ def fold_plainly(padded: Array, dx: Array, *segments: Ints) -> None:
 
 
 def _places(segments: tuple[Ints, ...]) -> tuple[Any, ...]:
-    d, h, w = (_shown(numbers) for numbers in segments)
+    d, h, w = (shown_by(numbers) for numbers in segments)
     return (..., d[:, None, None], h[:, None], w)
