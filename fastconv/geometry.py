@@ -343,8 +343,8 @@ def three_axes(values: Ints, fill: int) -> Ints:
 
 
 def check_size(shape: Ints, what: str = "the result") -> None:
-    # The largest dtype has 8 bytes.
-    if prod(shape) > sys.maxsize // 8:
+    # The largest dtype has 16 bytes.
+    if prod(shape) > sys.maxsize // 16:
         raise ValueError(f"{what} would have shape {shape}, more than memory can address")
 
 
