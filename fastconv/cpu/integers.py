@@ -253,8 +253,11 @@ def _add(sums: Array, part: Part, result: Array, first: bool) -> None:
         # As signed numbers: NumPy does not say what becomes of negative floats without a sign.
         np.copyto(result.view(f"i{result.itemsize}"), sums, casting="unsafe")
         return
-    whole = np.left_shift(copied(sums, part.whole), part.shift).astype(result.dtype)
+    whole = copied(sums, part.whole)
+    if part.shift:
+        np.left_shift(whole, part.shift, out=whole)
+    wrapped = whole.astype(result.dtype, copy=False)
     if first:
-        result[...] = whole
+        result[...] = wrapped
     else:
-        result += whole
+        result += wrapped
