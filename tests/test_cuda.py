@@ -406,13 +406,6 @@ ERRORS = {
         TypeError,
         "x must be float16, float32 or float64 on a CUDA device, got <i4",
     ),
-    "out_dtype": ({"out_dtype": "f4"}, "out_dtype", ValueError, "out_dtype must be None on a CUDA"),
-    "accumulate_dtype": (
-        {"accumulate_dtype": "float64"},
-        "accumulate_dtype",
-        ValueError,
-        "accumulate_dtype must be None on a CUDA device, got 'float64'",
-    ),
     "algorithm": ({"algorithm": "winograd"}, "algorithm", ValueError, "device, got 'winograd'"),
     "precision": ({"precision": "low"}, "precision", ValueError, "one of highest, high, medium"),
     "out_dtype": ({"out_dtype": "i4"}, "out_dtype", TypeError, "out_dtype must be None on a CUDA"),
