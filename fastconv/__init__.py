@@ -1,8 +1,9 @@
 """Convolution layers for NumPy, written as nested loops and compiled by Numba.
 
 Functions ``conv{1,2,3}d`` and ``conv_transpose{1,2,3}d`` with their gradients ``_grad_input``,
-``_grad_weight``, ``_grad_bias``, ``_backward`` and ``_double_backward``; layers
-``Conv{1,2,3}d`` and ``ConvTranspose{1,2,3}d``; ``gradcheck`` for gradients of your own.
+``_grad_weight``, ``_grad_bias``, ``_backward`` and ``_double_backward``; ``max_pool{1,2,3}d`` and
+``avg_pool{1,2,3}d`` with ``_grad_input``; layers ``Conv{1,2,3}d``, ``ConvTranspose{1,2,3}d``,
+``MaxPool{1,2,3}d`` and ``AvgPool{1,2,3}d``; ``gradcheck`` for gradients of your own.
 """
 
 from .double_backward import (
@@ -41,6 +42,28 @@ from .layers import (
     ConvTranspose3d,
 )
 from .memory import free_workspace
+from .pool_layers import (
+    AvgPool1d,
+    AvgPool2d,
+    AvgPool3d,
+    MaxPool1d,
+    MaxPool2d,
+    MaxPool3d,
+)
+from .pooling import (
+    avg_pool1d,
+    avg_pool1d_grad_input,
+    avg_pool2d,
+    avg_pool2d_grad_input,
+    avg_pool3d,
+    avg_pool3d_grad_input,
+    max_pool1d,
+    max_pool1d_grad_input,
+    max_pool2d,
+    max_pool2d_grad_input,
+    max_pool3d,
+    max_pool3d_grad_input,
+)
 from .transposed import (
     conv_transpose1d,
     conv_transpose1d_backward,
@@ -59,6 +82,9 @@ from .transposed import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "AvgPool1d",
+    "AvgPool2d",
+    "AvgPool3d",
     "Conv1d",
     "Conv2d",
     "Conv3d",
@@ -67,6 +93,15 @@ __all__ = [
     "ConvTranspose3d",
     "Explanation",
     "GradCheck",
+    "MaxPool1d",
+    "MaxPool2d",
+    "MaxPool3d",
+    "avg_pool1d",
+    "avg_pool1d_grad_input",
+    "avg_pool2d",
+    "avg_pool2d_grad_input",
+    "avg_pool3d",
+    "avg_pool3d_grad_input",
     "conv1d",
     "conv1d_backward",
     "conv1d_double_backward",
@@ -103,4 +138,10 @@ __all__ = [
     "explain",
     "free_workspace",
     "gradcheck",
+    "max_pool1d",
+    "max_pool1d_grad_input",
+    "max_pool2d",
+    "max_pool2d_grad_input",
+    "max_pool3d",
+    "max_pool3d_grad_input",
 ]

@@ -53,6 +53,17 @@ _DATA_FORMAT = """data_format : "channels_first" or "channels_last", default "ch
     above that begin with (N, C) or (N, K) end with C or K instead, as in (N, {spatial}, C). Filters
     keep their axes."""
 
+_POOLING = """kernel_size : int or {n} ints
+    Pixels of a window, along each spatial axis.
+stride : int or {n} ints, optional
+    Pixels of ``x`` from one window to the next; by default ``kernel_size``.
+padding : int, {n} ints or {n} pairs (before, after), default 0
+    Pixels put around ``x``, at most half of ``kernel_size``."""
+
+_CEIL_MODE = """ceil_mode : bool, default False
+    Whether there may be one more window along an axis, which reaches past the padded image but
+    starts in ``x`` or in the padding before it."""
+
 _ALGORITHM = """algorithm : str, default "auto"
     "direct" packs the operands and runs one register-tiled micro-kernel; "gemm" does so with the
     roles of pixels and filters exchanged; "planar" has pixels as lanes, for few channels to a
@@ -112,8 +123,18 @@ ValueError
     written then."""
 
 
+_POOL_RAISES = """TypeError
+    If an argument is not an array, a dtype is neither float32 nor float64 or differs from the
+    others, or a number is not an integer.
+ValueError
+    If a shape does not fit, a number is out of range, a window is larger than the padded image, or
+    ``out`` cannot serve. Nothing is written then."""
+
+_FAMILIES = ("conv_transpose", "conv", "max_pool", "avg_pool")
+
+
 def _public_name(name: str, ndim: int) -> str:
-    family = "conv_transpose" if name.startswith("conv_transpose") else "conv"
+    family = next(family for family in _FAMILIES if name.startswith(family))
     return f"{family}{ndim}d{name.removeprefix(family)}"
 
 
@@ -130,6 +151,8 @@ def _docstring(template: str, ndim: int) -> str:
         "transposed": _TRANSPOSED,
         "output_shape": _OUTPUT_SHAPE,
         "data_format": _DATA_FORMAT,
+        "pooling": _POOLING,
+        "ceil_mode": _CEIL_MODE,
         "algorithm": _ALGORITHM,
         "precision": _PRECISION,
         "per_sample": _PER_SAMPLE,
@@ -141,6 +164,7 @@ def _docstring(template: str, ndim: int) -> str:
         "gradient_dtypes": _GRADIENT_DTYPES,
         "out": _OUT,
         "raises": _RAISES,
+        "pool_raises": _POOL_RAISES,
     }
     filled = {key: text.format(**words) for key, text in texts.items()}
     return template.format(**words, **filled)

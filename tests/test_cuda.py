@@ -12,9 +12,10 @@ import fastconv
 from fastconv import padded
 from fastconv.plan import cuda as cuda_plan
 
-from . import reference
+from . import pool_reference, reference
 from .cases import CASES, Case, assert_close, data
 from .test_maps import function
+from .test_pool import Pool, draw
 
 pytest.importorskip("numba_cuda")
 from numba import config, cuda
@@ -494,6 +495,99 @@ def test_layers_of_the_demo(rng):
             parameter -= same_grad / 10
         for name, array in same.parameters.items():
             array -= same.grads[name] / 10
+
+
+POOLS = [
+    Pool((7, 9), (3, 2), 2, 1, ceil_mode=True),
+    Pool((7, 9), (3, 2), (1, 3), ((1, 0), (0, 1))),
+    Pool((11,), (4,), 3, 2),
+    Pool((3, 5, 4), (2, 3, 2), (1, 2, 1), 1, batch=1),
+    Pool((5, 6), (2, 2), 5, batch=1),
+    Pool((5, 6), (5, 6), batch=0),
+]
+DILATED = [Pool((7, 9), (3, 2), 2, 1, (2, 3), ceil_mode=True), Pool((4, 5), (2, 2), 1, 1, (5, 2))]
+
+
+@pytest.mark.parametrize("order", ["channels first", "channels last"])
+@pytest.mark.parametrize(
+    ("case", "dtype"),
+    [(case, "float32") for case in POOLS + DILATED]
+    + [(case, dtype) for case in POOLS[:2] for dtype in ("float16", "float64")],
+    ids=str,
+)
+def test_pooling(case, dtype, order, rng):
+    def function_of(name):
+        return getattr(fastconv, f"{name[:8]}{case.ndim}d{name[8:]}")
+
+    def on_device(array):
+        # What Numba's arrays can say of strides: those of a transposed array.
+        if order == "channels first":
+            return cuda.to_device(array)
+        last = cuda.to_device(np.ascontiguousarray(np.moveaxis(array, 1, -1)))
+        return last.transpose((0, case.ndim + 1, *range(1, case.ndim + 1)))
+
+    def nowhere(shape):
+        return on_device(np.full(shape, np.nan, dtype))
+
+    x = draw(rng, case.x_shape, dtype)
+    options = {"dilation": case.dilation, "ceil_mode": case.ceil_mode}
+    expected, places = pool_reference.max_pool(x, *case.windows, **options)
+    out = nowhere(expected.shape)
+    y, indices = function_of("max_pool")(
+        on_device(x), *case.windows, **options, return_indices=True, out=out
+    )
+    assert y is out
+    np.testing.assert_array_equal(y.copy_to_host(), expected)
+    np.testing.assert_array_equal(indices.copy_to_host(), places)
+    dy = data(rng, expected.shape, dtype)
+    dx = function_of("max_pool_grad_input")(
+        on_device(dy), on_device(x), *case.windows, **options, out=nowhere(x.shape)
+    )
+    check(dx, pool_reference.max_pool_grad_input(dy, x, *case.windows, **options), dtype)
+    if case.dilation != 1:
+        return
+    x = data(rng, case.x_shape, dtype)
+    for counted in (True, False):
+        options = {"ceil_mode": case.ceil_mode, "count_include_pad": counted}
+        y = function_of("avg_pool")(
+            on_device(x), *case.windows, **options, out=nowhere(expected.shape)
+        )
+        check(y, pool_reference.avg_pool(x, *case.windows, **options), dtype)
+        dx = function_of("avg_pool_grad_input")(
+            on_device(dy), x.shape, *case.windows, **options, out=nowhere(x.shape)
+        )
+        expected_dx = pool_reference.avg_pool_grad_input(dy, x.shape, *case.windows, **options)
+        check(dx, expected_dx, dtype)
+
+
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+def test_pooling_without_a_batch_axis(ndim, rng):
+    x = data(rng, (2, *(5, 6, 4)[:ndim]), "f4")
+    pools = {name: getattr(fastconv, f"{name}_pool{ndim}d") for name in ("max", "avg")}
+    y = pools["max"](cuda.to_device(x), 2)
+    check(y, pool_reference.max_pool(x[None], 2)[0][0], "float32")
+    y = pools["avg"](cuda.to_device(x), 2)
+    check(y, pool_reference.avg_pool(x[None], 2)[0], "float32")
+
+
+def test_pooling_layers(rng):
+    x = data(rng, (2, 3, 5, 6), "f4")
+    for make in (fastconv.MaxPool2d, fastconv.AvgPool2d):
+        layer = make((2, 3), 2, 1)
+        y = layer.forward(x)
+        dx = layer.backward(y)
+        assert layer.to("cuda") is layer
+        check(layer.forward(cuda.to_device(x)), y, "float32")
+        check(layer.backward(cuda.to_device(y)), dx, "float32")
+
+
+def test_errors_of_pooling():
+    with pytest.raises(TypeError, match="float16, float32 or float64 on a CUDA device, got <i4"):
+        fastconv.max_pool2d(cuda.to_device(X.astype("i4")), 2)
+    with pytest.raises(TypeError, match="grad_output in the host's memory and x on a CUDA device"):
+        fastconv.max_pool2d_grad_input(Y, cuda.to_device(X), 2)
+    with pytest.raises(ValueError, match=r"out must have shape \(1, 2, 2, 3\)"):
+        fastconv.avg_pool2d(cuda.to_device(X), 2, out=cuda.to_device(Y))
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from fastconv.cuda import (
     padding,
     planar,
     planar_weight,
+    pool,
     reference,
     shares,
     simt,
@@ -26,6 +27,11 @@ REFERENCE = [
     reference.grad_input,
     reference.grad_weight,
     reference.grad_bias,
+]
+POOLING = [
+    kernel.of(last)
+    for kernel in (pool.max_windows, pool.max_gradient, pool.mean_windows, pool.mean_gradient)
+    for last in (False, True)
 ]
 
 
@@ -81,6 +87,17 @@ def test_padding_kernels(kernel, name, architecture, tmp_path):
     assert code.stack == code.spills == code.shared == 0
     if kernel is not padding.pad:  # which adds nothing up
         assert (code.count("DADD") > 0) == (name == "float64")
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids="sm_{0[0]}{0[1]}".format)
+@pytest.mark.parametrize("name", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("kernel", POOLING, ids=lambda kernel: kernel.name)
+def test_pooling_kernels(kernel, name, architecture, tmp_path):
+    code = machine_code(kernel, np.dtype(name), architecture, tmp_path)
+    assert code.registers <= 128
+    assert code.stack == code.spills == code.shared == 0
+    if name != "float64":
+        assert code.count("DADD", "DMUL", "DFMA", "DSETP") == 0
 
 
 # How tiles are multiplied; registers, with 128 of which a multiprocessor of 65536 has two blocks of

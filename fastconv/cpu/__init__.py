@@ -14,11 +14,18 @@ what these need where padding shows pixels (``fastconv/padded.py``),
     summed(out)
     add(part, geometry, out)
 
-and what gradients need besides,
+what gradients need besides,
 
     mask(a, y)
     side_by_side(a, b, axis, groups)
-    spread_bias(bias, shape, ndim, channels_last)
+    spread_bias(bias, shape, ndim, channels_last),
+
+and for pooling,
+
+    max_pool(x, geometry, out, indexed)
+    max_pool_grad_input(grad_output, x, geometry, out)
+    avg_pool(x, geometry, out, padded)
+    avg_pool_grad_input(grad_output, geometry, out, padded)
 
 Arrays come as the caller has them, but checked; ``choose`` has said which algorithm, and ``out`` is
 from ``result_like``, is written whole and returned. With ``relu``, 0 takes the place of results
@@ -60,6 +67,10 @@ from .elementwise import mask as mask
 from .elementwise import side_by_side as side_by_side
 from .elementwise import spread_bias as spread_bias
 from .engine import Engine
+from .pooling import avg_pool as avg_pool
+from .pooling import avg_pool_grad_input as avg_pool_grad_input
+from .pooling import max_pool as max_pool
+from .pooling import max_pool_grad_input as max_pool_grad_input
 
 Array = NDArray[Any]
 ONES = (1, 1, 1)

@@ -87,7 +87,8 @@ def _call(builder: Any, name: str, result: Any, args: Sequence[Any]) -> Any:
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
 
 
-def _splat(builder: Any, scalar: Any, lanes: int) -> Any:
+def splat(builder: Any, scalar: Any, lanes: int) -> Any:
+    """A number in every lane, for the definitions of such words."""
     undefined = ir.Constant(ir.VectorType(scalar.type, lanes), ir.Undefined)
     first = builder.insert_element(undefined, scalar, I32(0))
     return builder.shuffle_vector(
@@ -98,7 +99,7 @@ def _splat(builder: Any, scalar: Any, lanes: int) -> Any:
 def _first(builder: Any, count: Any, lanes: int) -> Any:
     """Mask of the lanes below ``count``."""
     index = ir.Constant(ir.VectorType(I64, lanes), list(range(lanes)))
-    return builder.icmp_signed("<", index, _splat(builder, count, lanes))
+    return builder.icmp_signed("<", index, splat(builder, count, lanes))
 
 
 @intrinsic
@@ -235,7 +236,7 @@ def load_if(typingctx, x, i, condition):
 
     def codegen(context, builder, sig, args):
         address = _vector_address(context, builder, x, *args[:2])
-        mask = _splat(builder, builder.trunc(args[2], ir.IntType(1)), vector.lanes)
+        mask = splat(builder, builder.trunc(args[2], ir.IntType(1)), vector.lanes)
         align = I32(x.dtype.bitwidth // 8)
         zero = ir.Constant(vector.llvm, [0.0] * vector.lanes)
         name = f"llvm.masked.load.{vector.suffix}.p0"
@@ -266,7 +267,7 @@ def broadcast(typingctx, x, i):
     vector = Vector(x.dtype)
 
     def codegen(context, builder, sig, args):
-        return _splat(builder, builder.load(_address(context, builder, x, *args)), vector.lanes)
+        return splat(builder, builder.load(_address(context, builder, x, *args)), vector.lanes)
 
     return vector(x, types.intp), codegen
 
@@ -346,7 +347,7 @@ def _lower_sub(context, builder, sig, args):
 
 @lower_builtin(operator.mul, types.Float, Vector)
 def _lower_scale(context, builder, sig, args):
-    factor = _splat(builder, args[0], sig.return_type.lanes)
+    factor = splat(builder, args[0], sig.return_type.lanes)
     return builder.fmul(factor, args[1], flags=("contract", "nsz"))
 
 

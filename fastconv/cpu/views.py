@@ -38,3 +38,19 @@ def flat(*layouts: Layout) -> tuple[Layout, ...]:
             for shape, strides in layouts
         ]
     )
+
+
+def lanes_merged(*layouts: Layout) -> tuple[Layout, ...]:
+    """The layouts (N, G, ...) as (1, N * G, ...), if in all of them images lie as groups do."""
+    steps = [
+        strides[0] if shape[1] == 1 and shape[0] > 1 else strides[1] for shape, strides in layouts
+    ]
+    for (shape, strides), step in zip(layouts, steps, strict=True):
+        if shape[0] > 1 and strides[0] != shape[1] * step:
+            return layouts
+    return tuple(
+        [
+            Layout((1, shape[0] * shape[1], *shape[2:]), (0, step, *strides[2:]))
+            for (shape, strides), step in zip(layouts, steps, strict=True)
+        ]
+    )

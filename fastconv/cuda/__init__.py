@@ -8,6 +8,10 @@
     mask(a, y)
     side_by_side(a, b, axis, groups)
     spread_bias(bias, shape, ndim, channels_last)
+    max_pool(x, geometry, out, indexed)
+    max_pool_grad_input(grad_output, x, geometry, out)
+    avg_pool(x, geometry, out, padded)
+    avg_pool_grad_input(grad_output, geometry, out, padded)
 
 Results are arrays of the first argument's library, computed on that library's current stream;
 nothing is copied between host and device.
@@ -22,7 +26,7 @@ from ..dtypes import CUDA_DTYPES, check_dtypes
 from ..geometry import ConvGeometry, Ints
 from ..plan.cuda import explain_choice
 from ..results import overlaps_itself
-from . import gemm, gemm_weight, padding, planar, planar_weight, reference, simt, tensor
+from . import gemm, gemm_weight, padding, planar, planar_weight, pool, reference, simt, tensor
 from .arrays import Operand, bounds, check_devices, dtype_of, empty_like, operand, stream_of
 from .arrays import device as device
 from .arrays import synchronize as synchronize
@@ -274,6 +278,44 @@ def _for_each(
     )
 
 
+def max_pool(x: Array, geometry: ConvGeometry, out: Array, indexed: bool) -> Array | None:
+    """Write the largest numbers of windows into ``out``; return their indices, if wanted."""
+    seen, y = _channels(x, geometry.x_shape), _channels(out, geometry.y_shape)
+    indices = empty_like(x, tuple(out.shape), "int64") if indexed else None
+    found = None if indices is None else _channels(indices, geometry.y_shape)
+    if geometry.batch:
+        pool.max_pool(seen, y, found, geometry, x)
+    return indices
+
+
+def max_pool_grad_input(grad_output: Array, x: Array, geometry: ConvGeometry, out: Array) -> None:
+    """Write the gradient of ``max_pool`` into ``out``."""
+    g = geometry
+    if g.batch:
+        dy, seen, dx = (
+            _channels(array, shape)
+            for array, shape in ((grad_output, g.y_shape), (x, g.x_shape), (out, g.x_shape))
+        )
+        found = operand(empty_like(x, g.y_shape, "int64"))
+        pool.max_pool_grad_input(dy, seen, dx, found, g, x)
+
+
+def avg_pool(x: Array, geometry: ConvGeometry, out: Array, padded: bool) -> None:
+    """Write the means of windows into ``out``; pixels of the padding count if it is ``padded``."""
+    seen, y = _channels(x, geometry.x_shape), _channels(out, geometry.y_shape)
+    if geometry.batch:
+        pool.avg_pool(seen, y, geometry, padded, x)
+
+
+def avg_pool_grad_input(
+    grad_output: Array, geometry: ConvGeometry, out: Array, padded: bool
+) -> None:
+    """Write the gradient of ``avg_pool`` into ``out``."""
+    dy, dx = _channels(grad_output, geometry.y_shape), _channels(out, geometry.x_shape)
+    if geometry.batch:
+        pool.avg_pool_grad_input(dy, dx, geometry, padded, grad_output)
+
+
 def _reference(
     kernel: Kernel,
     operands: tuple[Operand, Operand, Operand],
@@ -339,6 +381,13 @@ def _samples(array: Array, ndim: int, grouped: Ints, channels_last: bool) -> Ope
     step = image.strides[0] if groups == 1 else image.strides[1]
     shape = (1, batch * groups, *grouped[2:])
     return image._replace(shape=shape, strides=(0, step, *image.strides[2:]))
+
+
+def _channels(array: Array, grouped: Ints) -> Operand:
+    """An image (N, C, *spatial), with or without N, as (N, C, 1, D, H, W)."""
+    # One without N that looks as if it had it has a single channel and line: all the same.
+    batched = tuple(array.shape[:2]) == grouped[:2]
+    return _image(array, len(array.shape) - (2 if batched else 1), grouped, False)
 
 
 def _filters(array: Array, g: ConvGeometry) -> Operand:

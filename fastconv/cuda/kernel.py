@@ -33,7 +33,8 @@ class Kernel:
     ----------
     parameters : str
         A letter for each parameter: "p" for a pointer to elements, "w" for one to what sums of them
-        are added up in, "i" for an integer, a digit for a tuple of that many integers.
+        are added up in, "l" for one to integers, "i" for an integer, a digit for a tuple of that
+        many integers.
     make : callable
         Takes what ``of`` was given, if that is used, and the type in which products are added up,
         by which numbers can be converted; returns the kernel.
@@ -64,6 +65,7 @@ class Kernel:
         kinds = {
             "p": types.CPointer(getattr(types, dtype.name)),
             "w": types.CPointer(WIDE[dtype.name]),
+            "l": types.CPointer(types.int64),
             "i": types.int64,
         }
         return types.void(

@@ -1,0 +1,226 @@
+"""Gradients of poolings: every window hands dy to the pixels that it was made of.
+
+    dx[n,c,h] = sum over windows p that see pixel h of
+
+        dy[n,c,p] where h is the place of the largest number,   or  dy[n,c,p] / size of the window
+
+A task owns a block of pixels of a group of channels: it sets them to zero and goes through the
+windows that see them, in order, so that a pixel is the same sum however images are cut into blocks.
+Where the largest numbers are is found in a first stage, by the kernel of ``pool.py``.
+"""
+
+from math import ceil, prod
+from typing import Any
+
+import numpy as np
+
+from ..host import VECTOR_BITS
+from .blocks import Ints, Tables, spread
+from .choice import carry, divide, moved, where_same
+from .driver import Plan
+from .engine import Engine
+from .kernel import Kernel, device, inline
+from .packing import clear_lanes
+from .pool import MAX_BLOCK, ONES, PACKED, SLOT, SLOTS
+from .pool_blocks import (
+    BLOCK_FIELDS,
+    COPY_TAPS,
+    DILATION,
+    EXTENTS,
+    IMAGE,
+    INDICES,
+    KERNEL,
+    OF_IMAGE,
+    OF_RESULT,
+    RESULT,
+    TAPS,
+    PoolBlocks,
+    Windows,
+    in_strips,
+)
+from .pool_boxes import (
+    box_of,
+    channels_at,
+    copy_pitches,
+    found_at,
+    is_near,
+    offset,
+    own_pitches,
+    pack_box,
+    packed_pitches,
+    part_of,
+    unpack_box,
+)
+from .pool_walk import WIDE, ahead, walk
+from .simd import element, lanes, load, pointer, store, tile
+from .views import Layout, lanes_merged
+
+# Where the fields of the second stage begin, if there are two.
+SECOND = BLOCK_FIELDS + 6
+
+
+@inline
+def _take(spot, across, divisor, shares, units, mean):
+    # What windows, or vectors of one, have to give, and to which of their taps.
+    for j in range(units):
+        dy = load(spot[2], j * across[2])
+        shares[0, j] = divide(dy, divisor) if mean else dy
+        if not mean:
+            index = spot[1] + j * across[1]
+            shares[1, j] = moved(load(spot[3], j * across[3]), -index)
+
+
+@inline
+def _tiles(spot, along, across, count, of_window, units, wide, mean):
+    # See pool._tiles. A tile goes backwards through its taps: a pixel of several of its windows
+    # gets the first one's share first, as it does if they are in several tiles.
+    spans, size, table, taps, divisor = of_window
+    (t0, t1), (r0, r1), (s0, s1) = spans
+    shares = tile(spot[0], 2, WIDE)
+    for i in range(count):
+        here = ahead(spot, along, i)
+        _take(here, across, divisor, shares, units, mean)
+        for t in range(t1 - 1, t0 - 1, -1):
+            for r in range(r1 - 1, r0 - 1, -1):
+                row = (t * size[KERNEL + 1] + r) * size[KERNEL + 2]
+                for s in range(row + s1 - 1, row + s0 - 1, -1):
+                    dx = pointer(here[0], element(table, taps + s))
+                    tap = carry(dx, element(table, size[INDICES] + s))
+                    for j in range(units):
+                        share = shares[0, j]
+                        if not mean:
+                            share = where_same(shares[1, j], tap, share)
+                        store(dx, j * across[0], load(dx, j * across[0]) + share)
+
+
+@inline
+def _large(spot, spans, size, divisor, pitches, extra, mean):
+    # The same for one vector of a large window.
+    (t0, t1), (r0, r1), (s0, s1) = spans
+    shares = tile(spot[0], 2, 1)
+    _take(spot, (0, 0, 0, 0), divisor, shares, 1, mean)
+    for t in range(t0, t1):
+        d = t * size[DILATION]
+        for r in range(r0, r1):
+            h = r * size[DILATION + 1]
+            for s in range(s0, s1):
+                w = s * size[DILATION + 2]
+                dx, share = pointer(spot[0], offset((d, h, w), pitches)), shares[0, 0]
+                if not mean:
+                    tap = carry(dx, (d * size[EXTENTS + 1] + h) * size[EXTENTS + 2] + w)
+                    share = where_same(shares[1, 0], tap, share)
+                store(dx, 0, load(dx, 0) + share)
+
+
+@device
+def _clear(dx, pitches, extents, vectors):
+    planes, lines, line = extents
+    for d in range(planes):
+        for h in range(lines):
+            if pitches[2] == vectors * lanes(dx):
+                clear_lanes(pointer(dx, offset((d, h, 0), pitches)), line * vectors)
+            else:
+                for w in range(line):
+                    clear_lanes(pointer(dx, offset((d, h, w), pitches)), vectors)
+
+
+def _kernel(mean: bool, far: bool) -> Kernel:
+    """The kernel for means or for the largest numbers, of large windows or of others."""
+    tiles, large = (None, _large) if far else (_tiles, None)
+
+    def pool_gradient_block(task, slot, size, table, x, dy, bias, dx, work):
+        """Take one block of pixels of a group of channels."""
+        if not mean:
+            size = pointer(size, SECOND)
+        width = lanes(work)
+        n, first, used, block = part_of(task, size, table)
+        room = pointer(work, size[SLOTS] + slot * size[SLOT])
+        dy, dx = channels_at(dy, size, RESULT, n, first), channels_at(dx, size, IMAGE, n, first)
+        windows, pixels = box_of(table, block + OF_RESULT), box_of(table, block + OF_IMAGE)
+        vectors = (used + width - 1) // width
+        to_dy = dy, own_pitches(size, RESULT, width)
+        if not is_near(size, RESULT, used, width):
+            copy, packed = pointer(room, size[PACKED]), packed_pitches(windows[1], width)
+            pack_box(dy, size, RESULT, windows, used, copy, packed)
+            to_dy = pointer(copy, -offset(windows[0], packed)), packed
+        near = is_near(size, IMAGE, used, width)
+        pitches, taps, image = own_pitches(size, IMAGE, width), size[TAPS], dx
+        if not near:
+            pitches, taps = copy_pitches(size, width), size[COPY_TAPS]
+            image = pointer(room, -offset(pixels[0], pitches))
+        _clear(pointer(image, offset(pixels[0], pitches)), pitches, pixels[1], vectors)
+        arrays = (image, pitches), to_dy, found_at(work, size, n, first)
+        walk(size, table, taps, windows, pixels, arrays, vectors, tiles, large, (), mean)
+        if not near:
+            unpack_box(room, size, IMAGE, pixels, used, dx, pitches)
+
+    return Kernel(pool_gradient_block)
+
+
+MAX_GRADIENT = {far: _kernel(False, far) for far in (False, True)}
+MEAN_GRADIENT = {far: _kernel(True, far) for far in (False, True)}
+
+
+@Engine
+def max_pool_grad_input(
+    dtype: np.dtype[Any],
+    threads: int,
+    x: Layout,
+    dy: Layout,
+    dx: Layout,
+    kernel: Ints,
+    stride: Ints,
+    before: Ints,
+    dilation: Ints,
+) -> Plan:
+    """Plan the gradient of max pooling."""
+    width = VECTOR_BITS // 8 // dtype.itemsize
+    x, dx, dy = lanes_merged(x, dx, dy)
+    windows = Windows(x.shape[3:], dy.shape[3:], kernel, stride, before, dilation)
+    windows, [x, dx], [dy], _ = in_strips(windows, width, [x, dx], [dy])
+    find = PoolBlocks(x, dy, windows, dtype, threads)
+    blocks = PoolBlocks(dx, dy, windows, dtype, threads, by_pixels=True)
+    tables = Tables()
+    room, packed = spread(find.pixels, width), spread(blocks.pixels, width)
+    slot = max(
+        room + spread(find.windows * find.vectors, width), packed + spread(blocks.windows, width)
+    )
+    vectors = dy.shape[0] * ceil(dy.shape[1] / width)
+    slots = spread(vectors * prod(windows.outputs) * width, width)
+    size = (
+        *find.fields(tables),
+        *(room, 0, slots, slot, 1, 0),
+        *blocks.fields(tables),
+        *(packed, 0, slots, slot),
+    )
+    stages = [(MAX_BLOCK[find.far], find.tasks), (MAX_GRADIENT[blocks.far], blocks.tasks)]
+    operations = find.operations + blocks.operations
+    return Plan(dtype, stages, size, tables, slots + threads * slot, operations)
+
+
+@Engine
+def avg_pool_grad_input(
+    dtype: np.dtype[Any],
+    threads: int,
+    unused: Layout,
+    dy: Layout,
+    dx: Layout,
+    kernel: Ints,
+    stride: Ints,
+    before: Ints,
+    after: Ints,
+    padded: Ints,
+) -> Plan:
+    """Plan the gradient of average pooling; ``padded`` is that of ``avg_pool``."""
+    width = VECTOR_BITS // 8 // dtype.itemsize
+    dx, dy = lanes_merged(dx, dy)
+    windows = Windows(dx.shape[3:], dy.shape[3:], kernel, stride, before, ONES)
+    windows, [dx], [dy], _ = in_strips(windows, width, [dx], [dy])
+    blocks = PoolBlocks(dx, dy, windows, dtype, threads, by_pixels=True)
+    tables = Tables()
+    packed = spread(blocks.pixels, width)
+    slot = packed + spread(blocks.windows, width)
+    fields = blocks.fields(tables, windows.sizes(after, bool(padded[0])))
+    stages = [(MEAN_GRADIENT[blocks.far], blocks.tasks)]
+    size = (*fields, packed, 0, 0, slot)
+    return Plan(dtype, stages, size, tables, threads * slot, blocks.operations)
