@@ -103,15 +103,16 @@ class Fastconv(Contestant):
         conv = f"conv{layer.ndim}d"
         axes = (layer.stride, layer.padding, layer.dilation, layer.groups)
         how = {"algorithm": self.algorithm, "data_format": self._data_format}
-        x, weight, dy = operands.x, operands.weight, operands.dy
+        x, weight, dy, x_shape = operands.x, operands.weight, operands.dy, layer.x_shape
         if self._data_format == "channels_last":
             x, dy = (np.ascontiguousarray(np.moveaxis(array, 1, -1)) for array in (x, dy))
+            x_shape = x.shape
         if map_name == "forward":
             forward = getattr(fastconv, conv)
             return lambda: forward(x, weight, None, *axes, **how)
         gradient = getattr(fastconv, f"{conv}_{map_name}")
         if map_name == "grad_input":
-            return lambda: gradient(dy, weight, x.shape, *axes, **how)
+            return lambda: gradient(dy, weight, x_shape, *axes, **how)
         return lambda: gradient(dy, x, layer.weight_shape, *axes, **how)
 
     def to_numpy(self, result: Any, layer: Layer, map_name: str) -> Array:
