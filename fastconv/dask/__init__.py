@@ -233,8 +233,8 @@ def grad_bias(grad_output: Lazy, shape: Ints, channels_last: bool) -> Lazy:
 
 
 def mask(a: Lazy, y: Lazy) -> Lazy:
-    """``a`` where ``y`` is above zero, and zero elsewhere."""
-    return da.where(lazy(y) > 0, a, a.dtype.type(0))
+    """``a``, but zero where ``y`` is zero or below."""
+    return da.where(lazy(y) <= 0, a.dtype.type(0), a)
 
 
 def side_by_side(a: Lazy, b: Lazy, axis: int, groups: int) -> Lazy:
