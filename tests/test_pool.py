@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 
 import fastconv
-from fastconv.cpu.pooling import pool
+from fastconv.cpu import pool, pool_blocks, pool_gradient
 
 from . import pool_reference as reference
 from .cases import assert_close, data
 from .guard import guarded
 from .test_maps import poisoned, read_only, strided
+from .test_memory import MIB, peak_of
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,11 @@ UNDILATED = [case for case in CASES if case.dilation == 1]
 
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 every_mean = pytest.mark.parametrize("case", UNDILATED, ids=str)
+ENGINES = [
+    *(pool.max_pool, pool.avg_pool),
+    *(pool_gradient.max_pool_grad_input, pool_gradient.avg_pool_grad_input),
+]
+
 both_orders = pytest.mark.parametrize("order", ["channels first", "channels last"])
 
 
@@ -341,6 +347,26 @@ def test_any_number_of_threads_gives_the_same_bits(case, order, rng):
         np.testing.assert_array_equal(first, second)
 
 
+@both_orders
+def test_any_blocks_give_the_same_bits(order, dtype, rng, monkeypatch):
+    """Overlapping windows add up in one order, wherever an image is cut."""
+    x = ordered(data(rng, (2, 19, 23, 61), dtype), order)
+    windows = ((3, 5), (1, 2), (1, 2))
+    results = []
+    for room in (2**13, 2**15, 2**19):
+        monkeypatch.setattr(pool_blocks, "L2_BYTES", room)
+        for engine in ENGINES:
+            monkeypatch.setattr(engine, "_plans", {})
+        y = fastconv.max_pool2d(x, *windows)
+        dx = fastconv.max_pool2d_grad_input(y, x, *windows)
+        means = fastconv.avg_pool2d(x, *windows)
+        shares = fastconv.avg_pool2d_grad_input(means, x.shape, *windows)
+        results.append((y, dx, means, shares))
+    for other in results[1:]:
+        for first, second in zip(results[0], other, strict=True):
+            np.testing.assert_array_equal(first, second)
+
+
 def test_the_first_of_equal_numbers_and_of_nan():
     zeros = np.array([[0.0, -0.0, 0.0, -0.0, 0.0]])
     y, indices = fastconv.max_pool1d(zeros, 3, 1, return_indices=True)
@@ -367,6 +393,20 @@ def test_an_average_spreads_nan_over_its_windows_alone(rng):
     assert np.argwhere(np.isnan(y)).tolist() == [[0, 7, 1, 1]]
 
 
+def test_scratch_memory():
+    """No more than the arrays take and 64 MiB, even where most lanes are empty."""
+    x = np.ones((1, 1, 1400, 1500), np.float32)
+    y = fastconv.max_pool2d(x, 3, 1, 1)
+    for call in (
+        lambda: fastconv.max_pool2d(x, 3, 1, 1),
+        lambda: fastconv.max_pool2d_grad_input(y, x, 3, 1, 1),
+        lambda: fastconv.avg_pool2d(x, 1400),
+        lambda: fastconv.avg_pool2d_grad_input(y, x.shape, 3, 1, 1),
+    ):
+        call()  # compiles, plans
+        assert peak_of(call) - y.nbytes <= x.nbytes + y.nbytes + 64 * MIB
+
+
 def test_more_pixels_than_an_index_has_bits():
     x = np.broadcast_to(np.float32(1), (1, 1, 2**16, 2**15))
     with pytest.raises(ValueError, match="x must have at most 2147483647 pixels to a channel"):
@@ -374,15 +414,6 @@ def test_more_pixels_than_an_index_has_bits():
     y = np.ones((1, 1, 16, 8), np.float32)
     with pytest.raises(ValueError, match="x must have at most 2147483647 pixels to a channel"):
         fastconv.max_pool2d_grad_input(y, x, 2**12)
-
-
-def test_large_windows_take_the_other_kernel():
-    """Of the cases above, some do."""
-    compiled = {far: bool(kernel._compiled) for far, kernel in pool.MAX_BLOCK.items()}
-    x = np.ones((1, 1, 9000), np.float32)
-    fastconv.max_pool1d(x, 4096)
-    fastconv.max_pool1d(x, 4097)
-    assert all(kernel._compiled for kernel in pool.MAX_BLOCK.values()), compiled
 
 
 X = np.ones((2, 4, 8, 9), np.float32)

@@ -170,26 +170,31 @@ def _kernel(mean: bool, far: bool) -> Kernel:
         x, y = channels_at(x, size, IMAGE, n, first), channels_at(y, size, RESULT, n, first)
         windows, pixels = box_of(table, block + OF_RESULT), box_of(table, block + OF_IMAGE)
         near = is_near(size, IMAGE, used, width)
-        pitches, taps = own_pitches(size, IMAGE, width), size[TAPS]
+        own, taps = own_pitches(size, IMAGE, width), size[TAPS]
+        seen, pitches = x, own
         if not near and not far:
             pitches, taps = copy_pitches(size, width), size[COPY_TAPS]
-            pack_box(x, size, IMAGE, pixels, used, room, pitches)
-            x = pointer(room, -offset(pixels[0], pitches))
+            pack_box(x, own, size[IMAGE + 1], pixels, used, room, pitches)
+            seen = pointer(room, -offset(pixels[0], pitches))
         packed = packed_pitches(windows[1], width)
         results, found = pointer(room, size[PACKED]), pointer(room, size[FOUND])
         corner = offset(windows[0], packed)
         to_y, to_found = (pointer(results, -corner), packed), (pointer(found, -corner), packed)
-        only_indices = size[ONLY_INDICES] == 1
-        in_place = is_near(size, RESULT, used, width) and not only_indices
-        if in_place:
+        only_indices, full = size[ONLY_INDICES] == 1, used % width == 0
+        if is_near(size, RESULT, used, width) and not only_indices:
             to_y = y, own_pitches(size, RESULT, width)
-        if only_indices:
-            to_found = found_at(work, size, n, first)
-        arrays, vectors = ((x, pitches), to_y, to_found), (used + width - 1) // width
+        if only_indices and full:
+            to_found = found_at(work, size, n, first, used)
+        arrays, vectors = ((seen, pitches), to_y, to_found), (used + width - 1) // width
         extra = room, used, near
         walk(size, table, taps, windows, pixels, arrays, vectors, tiles, large, extra, mean)
-        if not (in_place or only_indices):
-            unpack_box(results, size, RESULT, windows, used, y, packed)
+        if only_indices:
+            if not full:
+                kept, to = found_at(work, size, n, first, used)
+                unpack_box(found, packed, windows, used, kept, to, 1)
+        elif not is_near(size, RESULT, used, width):
+            to = own_pitches(size, RESULT, width)
+            unpack_box(results, packed, windows, used, y, to, size[RESULT + 1])
         if not mean and size[INDEXED]:
             _write_indices(found, size, windows, n, first, used, as_integers(indices))
 

@@ -20,7 +20,7 @@ from .views import Layout
 GROUPS, BLOCKS = 0, 1  # of channels, of pixels or windows
 EXTENTS, OUTPUTS, KERNEL, STRIDE, BEFORE, DILATION = 2, 5, 8, 11, 14, 17
 BOX = 20  # the largest of pixels
-VECTORS = 23  # of all channels
+CHANNELS = 23
 IMAGE, RESULT, NEAR = 24, 30, 5  # strides (n, g, d, h, w), and whether channels lie side by side
 # Where in `table`: along each axis, taps of windows that lie inside, and how many pixels count for
 # a mean; of all taps, offsets in the image, offsets in a copy and differences of their indices;
@@ -201,7 +201,7 @@ class PoolBlocks:
             *windows.before,
             *windows.dilation,
             *box,
-            ceil(channels / width),
+            channels,
             *image.strides[:2],
             *image.strides[3:],
             int(near[0]),

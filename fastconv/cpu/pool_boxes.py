@@ -6,7 +6,7 @@ are distances (d, h, w, vector of channels).
 
 from .kernel import device
 from .packing import pack_lanes, unpack_lanes
-from .pool_blocks import BLOCK_TABLE, BLOCKS, BOX, GROUP_TABLE, GROUPS, NEAR, OUTPUTS, ROW, VECTORS
+from .pool_blocks import BLOCK_TABLE, BLOCKS, BOX, CHANNELS, GROUP_TABLE, GROUPS, NEAR, OUTPUTS, ROW
 from .simd import element, lanes, pointer
 
 
@@ -67,18 +67,25 @@ def copy_pitches(size, width):
 
 
 @device
-def found_at(work, size, n, first):
-    """Where the indices of the largest numbers of all windows are kept, and their distances."""
-    width = lanes(work)
-    pitches = packed_pitches((size[OUTPUTS], size[OUTPUTS + 1], size[OUTPUTS + 2]), width)
-    return pointer(work, (n * size[VECTORS] + first // width) * pitches[3]), pitches
+def found_at(work, size, n, first, used):
+    """Where the indices of the largest numbers of all windows are kept, and their pitches.
+
+    As many as there are numbers: (n, vector of channels, d, h, w, lane), of the last vector only
+    the lanes that are used.
+    """
+    outputs = size[OUTPUTS], size[OUTPUTS + 1], size[OUTPUTS + 2]
+    windows = outputs[0] * outputs[1] * outputs[2]
+    start = pointer(work, (n * size[CHANNELS] + first) * windows)
+    return start, packed_pitches(outputs, min(used, lanes(work)))
 
 
 @device
-def pack_box(source, size, which, box, used, target, pitches):
-    """Copy a box of pixels or windows, of at most a vector of channels."""
+def pack_box(source, own, distance, box, used, target, pitches):
+    """Copy a box of pixels or windows, of at most a vector of channels ``distance`` apart.
+
+    ``own`` and ``pitches`` are those of the source and of the copy.
+    """
     corner, (planes, lines, line) = box
-    own = own_pitches(size, which, 1)
     if pitches[1] == line * pitches[2] and own[1] == line * own[2]:
         lines, line = 1, lines * line  # one long line
     for d in range(planes):
@@ -86,7 +93,7 @@ def pack_box(source, size, which, box, used, target, pitches):
             pack_lanes(
                 pointer(source, offset((corner[0] + d, corner[1] + h, corner[2]), own)),
                 own[2],
-                size[which + 1],
+                distance,
                 used,
                 line,
                 pointer(target, d * pitches[0] + h * pitches[1]),
@@ -95,10 +102,9 @@ def pack_box(source, size, which, box, used, target, pitches):
 
 
 @device
-def unpack_box(source, size, which, box, used, target, pitches):
+def unpack_box(source, pitches, box, used, target, own, distance):
     """The way back from ``pack_box``."""
     corner, (planes, lines, line) = box
-    own = own_pitches(size, which, 1)
     if pitches[1] == line * pitches[2] and own[1] == line * own[2]:
         lines, line = 1, lines * line
     for d in range(planes):
@@ -109,6 +115,6 @@ def unpack_box(source, size, which, box, used, target, pitches):
                 line,
                 pointer(target, offset((corner[0] + d, corner[1] + h, corner[2]), own)),
                 own[2],
-                size[which + 1],
+                distance,
                 used,
             )

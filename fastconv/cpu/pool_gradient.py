@@ -9,7 +9,7 @@ windows that see them, in order, so that a pixel is the same sum however images 
 Where the largest numbers are is found in a first stage, by the kernel of ``pool.py``.
 """
 
-from math import ceil, prod
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from .driver import Plan
 from .engine import Engine
 from .kernel import Kernel, device, inline
 from .packing import clear_lanes
-from .pool import MAX_BLOCK, ONES, PACKED, SLOT, SLOTS
+from .pool import FOUND, MAX_BLOCK, ONES, PACKED, SLOT, SLOTS
 from .pool_blocks import (
     BLOCK_FIELDS,
     COPY_TAPS,
@@ -138,21 +138,28 @@ def _kernel(mean: bool, far: bool) -> Kernel:
         dy, dx = channels_at(dy, size, RESULT, n, first), channels_at(dx, size, IMAGE, n, first)
         windows, pixels = box_of(table, block + OF_RESULT), box_of(table, block + OF_IMAGE)
         vectors = (used + width - 1) // width
+        packed = packed_pitches(windows[1], width)
+        corner = offset(windows[0], packed)
         to_dy = dy, own_pitches(size, RESULT, width)
         if not is_near(size, RESULT, used, width):
-            copy, packed = pointer(room, size[PACKED]), packed_pitches(windows[1], width)
-            pack_box(dy, size, RESULT, windows, used, copy, packed)
-            to_dy = pointer(copy, -offset(windows[0], packed)), packed
-        near = is_near(size, IMAGE, used, width)
-        pitches, taps, image = own_pitches(size, IMAGE, width), size[TAPS], dx
+            copy = pointer(room, size[PACKED])
+            pack_box(dy, to_dy[1], size[RESULT + 1], windows, used, copy, packed)
+            to_dy = pointer(copy, -corner), packed
+        to_found = found_at(work, size, n, first, used)
+        if not mean and used % width > 0:
+            copy = pointer(room, size[FOUND])
+            pack_box(to_found[0], to_found[1], 1, windows, used, copy, packed)
+            to_found = pointer(copy, -corner), packed
+        near, own = is_near(size, IMAGE, used, width), own_pitches(size, IMAGE, width)
+        pitches, taps, image = own, size[TAPS], dx
         if not near:
             pitches, taps = copy_pitches(size, width), size[COPY_TAPS]
             image = pointer(room, -offset(pixels[0], pitches))
         _clear(pointer(image, offset(pixels[0], pitches)), pitches, pixels[1], vectors)
-        arrays = (image, pitches), to_dy, found_at(work, size, n, first)
+        arrays = (image, pitches), to_dy, to_found
         walk(size, table, taps, windows, pixels, arrays, vectors, tiles, large, (), mean)
         if not near:
-            unpack_box(room, size, IMAGE, pixels, used, dx, pitches)
+            unpack_box(room, pitches, pixels, used, dx, own, size[IMAGE + 1])
 
     return Kernel(pool_gradient_block)
 
@@ -181,17 +188,17 @@ def max_pool_grad_input(
     find = PoolBlocks(x, dy, windows, dtype, threads)
     blocks = PoolBlocks(dx, dy, windows, dtype, threads, by_pixels=True)
     tables = Tables()
-    room, packed = spread(find.pixels, width), spread(blocks.pixels, width)
-    slot = max(
-        room + spread(find.windows * find.vectors, width), packed + spread(blocks.windows, width)
-    )
-    vectors = dy.shape[0] * ceil(dy.shape[1] / width)
-    slots = spread(vectors * prod(windows.outputs) * width, width)
+    # Indices go to where all are kept by way of a slot, if their vector is not full.
+    results, packed = spread(find.pixels, width), spread(blocks.pixels, width)
+    found = results + spread(find.windows * find.vectors, width)
+    indices = packed + spread(blocks.windows, width)
+    slot = max(found + spread(find.windows, width), indices + spread(blocks.windows, width))
+    slots = spread(prod(dy.shape[:2]) * prod(windows.outputs), width)
     size = (
         *find.fields(tables),
-        *(room, 0, slots, slot, 1, 0),
+        *(results, found, slots, slot, 1, 0),
         *blocks.fields(tables),
-        *(packed, 0, slots, slot),
+        *(packed, indices, slots, slot),
     )
     stages = [(MAX_BLOCK[find.far], find.tasks), (MAX_GRADIENT[blocks.far], blocks.tasks)]
     operations = find.operations + blocks.operations
