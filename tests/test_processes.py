@@ -33,7 +33,7 @@ print((time.perf_counter() - start) / (middle - start))
 EVERY_MAP = """
 import numpy as np, fastconv
 from fastconv import host
-from tests import reference
+from tests import pool_reference, reference
 from tests.cases import assert_close, assert_close_in_norm, data
 rng = np.random.default_rng(0)
 for dtype in ("f4", "f8"):
@@ -53,6 +53,18 @@ for dtype in ("f4", "f8"):
         dx, dw, _ = fastconv.conv2d_backward(y, x, w, **options)
         assert_close_in_norm(dx, reference.conv_grad_input(y, w, x.shape, padding=1))
         assert_close_in_norm(dw, reference.conv_grad_weight(y, x, w.shape, padding=1))
+for channels, windows in ((21, (3, 2, 1)), (40, ((2, 3), 1)), (1, ((9, 70),))):
+    x = data(rng, (2, channels, 9, 70), "f4")
+    for x in (x, np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1)):
+        y, indices = fastconv.max_pool2d(x, *windows, return_indices=True)
+        expected, places = pool_reference.max_pool(x, *windows)
+        np.testing.assert_array_equal(y, expected)
+        np.testing.assert_array_equal(indices, places)
+        dx = fastconv.max_pool2d_grad_input(y, x, *windows)
+        assert_close(dx, pool_reference.max_pool_grad_input(y, x, *windows))
+        assert_close(fastconv.avg_pool2d(x, *windows), pool_reference.avg_pool(x, *windows))
+        dx = fastconv.avg_pool2d_grad_input(y, x.shape, *windows)
+        assert_close(dx, pool_reference.avg_pool_grad_input(y, x.shape, *windows))
 print(host.VECTOR_BITS, host.VECTOR_REGISTERS)
 """
 

@@ -7,6 +7,15 @@ import fastconv
 
 from . import reference
 from .cases import CASES, assert_close, data
+from .test_pool import CASES as POOL_CASES
+from .test_pool import draw
+
+# PyTorch knows no padding of two sizes.
+POOLS = [
+    case
+    for case in POOL_CASES
+    if case.batch and all(type(p) is int for p in reference.tuple_of(case.padding, case.ndim))
+]
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
@@ -57,6 +66,48 @@ def test_transposed(output_padding, groups, dilation, rng):
         assert_close(got, tensor.grad.numpy())
 
 
+@pytest.mark.parametrize("case", POOLS, ids=str)
+def test_max_pool(case, dtype, rng):
+    """PyTorch has the last of several NaN, fastconv the first: here a window has one at most."""
+    x = draw(rng, case.x_shape, dtype)
+    x[np.isnan(x)] = 0
+    x.reshape(-1)[x.size // 2] = np.nan
+    tx = torch.tensor(x, requires_grad=True)
+    windows = (*case.windows, case.dilation, case.ceil_mode)
+    ty, places = getattr(torch.nn.functional, f"max_pool{case.ndim}d")(
+        tx, *windows, return_indices=True
+    )
+    options = {"dilation": case.dilation, "ceil_mode": case.ceil_mode}
+    y, indices = getattr(fastconv, f"max_pool{case.ndim}d")(
+        x, *case.windows, **options, return_indices=True
+    )
+    np.testing.assert_array_equal(y, ty.detach().numpy())
+    seen = indices >= 0
+    np.testing.assert_array_equal(indices[seen], places.numpy()[seen])
+    if not seen.all():
+        return  # of windows of nothing but padding, PyTorch writes the gradient outside the image
+    dy = data(rng, y.shape, dtype)
+    ty.backward(torch.from_numpy(dy))
+    grad_input = getattr(fastconv, f"max_pool{case.ndim}d_grad_input")
+    assert_close(grad_input(dy, x, *case.windows, **options), tx.grad.numpy().astype("f8"))
+
+
+@pytest.mark.parametrize("padded", [True, False])
+@pytest.mark.parametrize("case", [case for case in POOLS if case.dilation == 1], ids=str)
+def test_avg_pool(case, padded, dtype, rng):
+    x = data(rng, case.x_shape, dtype)
+    tx = torch.tensor(x, requires_grad=True)
+    options = {"ceil_mode": case.ceil_mode, "count_include_pad": padded}
+    ty = getattr(torch.nn.functional, f"avg_pool{case.ndim}d")(tx, *case.windows, **options)
+    y = getattr(fastconv, f"avg_pool{case.ndim}d")(x, *case.windows, **options)
+    assert_close(y, ty.detach().numpy().astype("f8"), tolerance=4e-6)
+    dy = data(rng, y.shape, dtype)
+    ty.backward(torch.from_numpy(dy))
+    grad_input = getattr(fastconv, f"avg_pool{case.ndim}d_grad_input")
+    dx = grad_input(dy, x.shape, *case.windows, **options)
+    assert_close(dx, tx.grad.numpy().astype("f8"), tolerance=4e-6)
+
+
 def test_layer_signatures():
     for name in ("Conv1d", "Conv2d", "Conv3d"):
         theirs = getattr(torch.nn, name)(4, 6, 3, 2, 1, 2, 2, False)
@@ -67,6 +118,10 @@ def test_layer_signatures():
         ours = getattr(fastconv, transposed)(4, 6, 3, 2, 1, 1, 2, False, 2)
         assert ours.weight.shape == tuple(theirs.weight.shape)
         assert (ours.output_padding, ours.dilation) == (theirs.output_padding, theirs.dilation)
+    ours, theirs = fastconv.MaxPool2d(3, 2, 1, 2), torch.nn.MaxPool2d(3, 2, 1, 2)
+    assert (ours.kernel_size, ours.stride) == ((theirs.kernel_size,) * 2, (theirs.stride,) * 2)
+    assert (ours.padding, ours.dilation) == (((theirs.padding,) * 2,) * 2, (theirs.dilation,) * 2)
+    assert fastconv.AvgPool3d(3).stride == (torch.nn.AvgPool3d(3).stride,) * 3
 
 
 def test_shares_memory_with_tensors(rng):
