@@ -19,8 +19,8 @@ FILTER_AXES = {1: "S", 2: "R, S", 3: "T, R, S"}
 _GEOMETRY = """stride : int or {n} ints, default 1
     Pixels of ``x`` from one window to the next, along each spatial axis.
 padding : int, {n} ints, {n} pairs (before, after), "same" or "valid", default 0
-    Zeros put around ``x``, in pixels; negative numbers crop it. "valid" is none; "same" as many as
-    give ceil(extent / stride) windows, the odd one after.
+    Zeros, or what ``padding_mode`` says, put around ``x``, in pixels; negative numbers crop it.
+    "valid" is none; "same" as many as give ceil(extent / stride) windows, the odd one after.
 dilation : int or {n} ints, default 1
     Pixels of ``x`` from one tap to the next.
 groups : int, default 1
@@ -28,9 +28,8 @@ groups : int, default 1
     depthwise convolution."""
 
 _PADDING_MODE = """padding_mode : "zeros", "reflect", "replicate" or "circular", default "zeros"
-    What the padding shows: zeros; the pixels mirrored at those of the border, of which there must
-    be more than of padding; those of the border; or those of the other end, of which there must be
-    as many."""
+    What padding shows: zeros; the pixels inside the border, mirrored at it, fewer than there are;
+    those of the border, however many; or those of the other end, at most as many as there are."""
 
 _TRANSPOSED = """stride : int or {n} ints, default 1
     Pixels of the result from one pixel of ``x`` to the next, along each spatial axis.

@@ -55,6 +55,29 @@ def test_scratch_memory(name):
         assert peak - result.nbytes <= arrays + 64 * MIB
 
 
+@pytest.mark.parametrize("form", ["channels_first", "channels_last"])
+def test_padding_of_long_lines(form):
+    """Also by the call that plans it: nothing is as long as a line but for the copy."""
+    options = {"padding": 1, "padding_mode": "reflect", "data_format": form}
+
+    def images(channels, length):
+        last = (length, channels)
+        return np.ones((1, *(last if form == "channels_last" else last[::-1])), np.float32)
+
+    w = np.ones((1, 4, 3), np.float32)
+    x, dy = images(4, 50), images(1, 50)
+    fastconv.conv1d(x, w, **options)  # compiles
+    fastconv.conv1d_backward(dy, x, w, **options)
+    x, dy = images(4, 2_000_000), images(1, 2_000_000)
+    calls = {
+        dy.nbytes: lambda: fastconv.conv1d(x, w, **options),
+        x.nbytes: lambda: fastconv.conv1d_grad_input(dy, w, x.shape, **options),
+        w.nbytes: lambda: fastconv.conv1d_grad_weight(dy, x, w.shape, **options),
+    }
+    for nbytes, call in calls.items():
+        assert peak_of(call) - nbytes <= x.nbytes + 16 * MIB
+
+
 def test_workspace_is_given_back():
     x, w = np.ones((1, 64, 112, 112), np.float32), np.ones((64, 64, 3, 3), np.float32)
     fastconv.conv2d(x, w)

@@ -1,21 +1,20 @@
-"""Padding that shows pixels of the image, and its adjoint, by one kernel.
+"""Padding that shows pixels of the image, and its adjoint.
 
     pad    padded[p] = x[pixel shown at p]
     fold   dx[h]     = sum of padded[p] over all positions p that show h
 
-Both add up, for each element of the result, some elements of a source that are listed for it axis
-by axis; ``pad`` has lists of one. Along the innermost axis most lists continue the one before: this
-run of pixels is copied, or added, by vectors.
+One kernel goes through a result line by line. For each line, tables list the lines of the source
+that it is made of: one of them to pad, all that show it to fold. Within a line the three segments
+of an axis (``fastconv.padding``) are copied, or added, each in one go.
 """
 
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..host import VECTOR_BITS
-from .blocks import Ints, Table, Tables, block_shape, corners, offsets
+from .blocks import Ints, Table, Tables, block_shape, corners
 from .driver import Plan
 from .engine import Engine
 from .kernel import Kernel, device
@@ -28,197 +27,206 @@ Array = NDArray[Any]
 # Numbers that a task writes, in 2 us or more.
 TASK = 8192
 
-# Vectors of channels below which, where channels are last, lines are made of pixels with all their
-# channels: a line costs as much as the copying of a few vectors.
-FEW = 4
-
-# Operations of `Plan` for a number: what a core computes in the 0.4 ns that it takes to copy one.
+# Operations of `Plan` for a number: what a core computes in the 0.4 ns that it takes to move one,
+# in lines of 50.
 OPERATIONS = 64
 
-# Fields of `size`: where in `table`, for each of four axes, offsets in the result, beginnings of
-# lists and what they list are; the same for the places of a line that are not in the run, and their
-# number; where the run begins in result and source, its steps there, its length.
-AXES, TO, STARTS, FROM = 0, 0, 1, 2
-LINE, OTHERS = 12, 15
-RUN_TO, RUN_FROM, TO_STEP, FROM_STEP, RUN_LENGTH, BLOCK_TABLE = range(16, 22)
+# Fields of `size`: strides (n, c) of source and result; of planes and of lines, where in `table`
+# their offsets in the result, the beginnings of their lists and what they list are; the segments of
+# a line, how far apart pixels and their channels are in the image and in the padded one, and how
+# many channels a pixel of a line has. Where channels are last these are all, and c is always 0.
+FROM, TO, PLANES, LINES, SEGMENTS = 0, 2, 4, 7, 10
+IMAGE, IMAGE_CHANNEL, PADDED, PADDED_CHANNEL, CHANNELS, FOLDS, BLOCK_TABLE = range(19, 26)
 
-# A block's row in the table: its first indices along the outer axes, and those after its last.
-FIRST, LAST, BLOCK_FIELDS = 0, 4, 8
+# A block's row in the table: its first indices (n, c, plane, line, pixel), those after its last.
+FIRST, LAST, BLOCK_FIELDS = 0, 5, 10
 
 
 @device
-def _add_line(source, size, table, line, begun):
-    # The elements listed for a line, added to it if it is begun.
-    to_step, from_step, length = size[TO_STEP], size[FROM_STEP], size[RUN_LENGTH]
-    target, run = pointer(line, size[RUN_TO]), pointer(source, size[RUN_FROM])
-    if not begun:
-        copy_line(run, from_step, length, target, to_step)
-    elif to_step == 1 and from_step == 1:
-        width = lanes(line)
-        whole = length - length % width
-        for i in range(0, whole, width):
-            store(target, i, load(target, i) + load(run, i))
-        rest = length - whole
-        if rest > 0:
-            total = load_first(target, whole, rest) + load_first(run, whole, rest)
-            store_first(target, whole, total, rest)
-    else:
-        for i in range(length):
-            total = element(target, i * to_step) + element(run, i * from_step)
-            put(target, i * to_step, total)
-    for i in range(size[OTHERS]):
-        to = element(table, size[LINE + TO] + i)
-        first = size[LINE + FROM] + element(table, size[LINE + STARTS] + i)
-        last = size[LINE + FROM] + element(table, size[LINE + STARTS] + i + 1)
-        total = element(source, element(table, first))
-        for j in range(first + 1, last):
-            total += element(source, element(table, j))
-        put(line, to, element(line, to) + total if begun else total)
+def _add_line(source, from_step, count, target, to_step):
+    # target[i * to_step] += source[i * from_step]
+    width = lanes(target)
+    whole = count - count % width if from_step == to_step == 1 else 0
+    for i in range(0, whole, width):
+        store(target, i, load(target, i) + load(source, i))
+    if 0 < whole < count:
+        rest = count - whole
+        total = load_first(target, whole, rest) + load_first(source, whole, rest)
+        store_first(target, whole, total, rest)
+    elif whole == 0:
+        for i in range(count):
+            put(target, i * to_step, element(target, i * to_step) + element(source, i * from_step))
+
+
+@device
+def _move(source, from_step, from_channel, pixels, target, to_step, to_channel, channels, begun):
+    # Pixels to pixels, or added to them if the result is begun: pixel by pixel, or as one line.
+    lines, count, from_, to = pixels, channels, from_channel, to_channel
+    if channels == 1:
+        lines, count, from_, to = 1, pixels, from_step, to_step
+    elif from_step == to_step == channels and from_channel == to_channel == 1:
+        lines, count = 1, pixels * channels
+    for i in range(lines):
+        seen, place = pointer(source, i * from_step), pointer(target, i * to_step)
+        if begun:
+            _add_line(seen, from_, count, place, to)
+        else:
+            copy_line(seen, from_, count, place, to)
+
+
+@device
+def _pad_line(x, size, padded, first, last):
+    # Positions from `first` to `last` of a padded line.
+    start = 0
+    for segment in range(SEGMENTS, SEGMENTS + 9, 3):
+        length, pixel, step = size[segment], size[segment + 1], size[segment + 2]
+        begin, end = max(first, start), min(last, start + length)
+        if begin < end:
+            _move(
+                pointer(x, (pixel + (begin - start) * step) * size[IMAGE]),
+                step * size[IMAGE],
+                size[IMAGE_CHANNEL],
+                end - begin,
+                pointer(padded, begin * size[PADDED]),
+                size[PADDED],
+                size[PADDED_CHANNEL],
+                size[CHANNELS],
+                False,
+            )
+        start += length
+
+
+@device
+def _fold_line(padded, size, dx, first, last, begun):
+    # Pixels from `first` to `last`: those of the middle segment, then what the others show of them.
+    before, extent = size[SEGMENTS], size[SEGMENTS + 3]
+    _move(
+        pointer(padded, (before + first) * size[PADDED]),
+        size[PADDED],
+        size[PADDED_CHANNEL],
+        last - first,
+        pointer(dx, first * size[IMAGE]),
+        size[IMAGE],
+        size[IMAGE_CHANNEL],
+        size[CHANNELS],
+        begun,
+    )
+    for segment in range(SEGMENTS, SEGMENTS + 9, 6):
+        start = 0 if segment == SEGMENTS else before + extent
+        length, pixel, step = size[segment], size[segment + 1], size[segment + 2]
+        if step > 0:
+            begin, end = max(first - pixel, 0), min(last - pixel, length)
+        elif step < 0:
+            begin, end = max(pixel - last + 1, 0), min(pixel - first + 1, length)
+        else:
+            begin, end = 0, length if first <= pixel < last else 0
+        if begin < end:
+            _move(
+                pointer(padded, (start + begin) * size[PADDED]),
+                size[PADDED],
+                size[PADDED_CHANNEL],
+                end - begin,
+                pointer(dx, (pixel + begin * step) * size[IMAGE]),
+                step * size[IMAGE],
+                size[IMAGE_CHANNEL],
+                size[CHANNELS],
+                True,
+            )
 
 
 @device
 def _listed(size, table, axis, i):
-    # Where in the table an axis's list for index i begins and ends.
-    at = size[AXES + 3 * axis + STARTS] + i
-    listed = size[AXES + 3 * axis + FROM]
-    return listed + element(table, at), listed + element(table, at + 1)
+    # Of index i along an axis: its offset in the result, where its list begins and ends.
+    starts, listed = size[axis + 1] + i, size[axis + 2]
+    offset = element(table, size[axis] + i)
+    return offset, listed + element(table, starts), listed + element(table, starts + 1)
 
 
 @Kernel
-def gather_block(task, slot, size, table, source, unused, not_used, out, work):
-    """``out[i] = sum of source[j] over all j that are listed for i``, line by line."""
+def make_block(task, slot, size, table, source, unused, not_used, out, work):
+    """Make a block of lines of padded images, or of images that are folded."""
     block = size[BLOCK_TABLE] + task * BLOCK_FIELDS
-    for i0 in range(table[block + FIRST], table[block + LAST]):
-        list0 = _listed(size, table, 0, i0)
-        at0 = element(table, size[AXES + TO] + i0)
-        for i1 in range(table[block + FIRST + 1], table[block + LAST + 1]):
-            list1 = _listed(size, table, 1, i1)
-            at1 = at0 + element(table, size[AXES + 3 + TO] + i1)
-            for i2 in range(table[block + FIRST + 2], table[block + LAST + 2]):
-                list2 = _listed(size, table, 2, i2)
-                at2 = at1 + element(table, size[AXES + 6 + TO] + i2)
-                for i3 in range(table[block + FIRST + 3], table[block + LAST + 3]):
-                    list3 = _listed(size, table, 3, i3)
-                    line = pointer(out, at2 + element(table, size[AXES + 9 + TO] + i3))
+    first, last = table[block + FIRST + 4], table[block + LAST + 4]
+    for n in range(table[block + FIRST], table[block + LAST]):
+        for c in range(table[block + FIRST + 1], table[block + LAST + 1]):
+            images = pointer(source, n * size[FROM] + c * size[FROM + 1])
+            results = pointer(out, n * size[TO] + c * size[TO + 1])
+            for d in range(table[block + FIRST + 2], table[block + LAST + 2]):
+                to_d, begin_d, end_d = _listed(size, table, PLANES, d)
+                for h in range(table[block + FIRST + 3], table[block + LAST + 3]):
+                    to_h, begin_h, end_h = _listed(size, table, LINES, h)
+                    line = pointer(results, to_d + to_h)
                     begun = False
-                    for j0 in range(list0[0], list0[1]):
-                        from0 = element(table, j0)
-                        for j1 in range(list1[0], list1[1]):
-                            from1 = from0 + element(table, j1)
-                            for j2 in range(list2[0], list2[1]):
-                                from2 = from1 + element(table, j2)
-                                for j3 in range(list3[0], list3[1]):
-                                    seen = pointer(source, from2 + element(table, j3))
-                                    _add_line(seen, size, table, line, begun)
-                                    begun = True
-
-
-class Axis(NamedTuple):
-    """An axis as it is in memory: offsets of an image's pixels and of positions with the padding.
-
-    ``shown`` is the pixel that each position shows.
-    """
-
-    image: Table
-    padded: Table
-    shown: Table
-
-    def beside(self, inner: "Axis") -> "Axis":
-        """This axis and the one inside it as one."""
-        image, padded = (
-            np.add.outer(*both).ravel()
-            for both in ((self.image, inner.image), (self.padded, inner.padded))
-        )
-        shown = np.add.outer(self.shown * len(inner.image), inner.shown).ravel()
-        return Axis(image, padded, shown)
-
-
-class Lists(NamedTuple):
-    """Offsets along an axis of a result, and those in the source that are listed for each: in
-    ``source``, from one of ``starts`` to the next.
-    """
-
-    to: Table
-    starts: Table
-    source: Table
-
-    def part(self, indices: Table) -> "Lists":
-        """Those of some indices."""
-        lengths = np.diff(self.starts)[indices]
-        starts = np.cumsum(np.append(0, lengths))
-        moved = np.repeat(self.starts[indices] - starts[:-1], lengths)
-        return Lists(self.to[indices], starts, self.source[moved + np.arange(len(moved))])
-
-    def run(self, to_step: int, from_step: int) -> tuple[int, int]:
-        """First index and length of the longest stretch of lists of one that are so far apart."""
-        single = np.diff(self.starts) == 1
-        steps = np.diff(self.to), np.diff(self.source[self.starts[:-1]])
-        joined = single[1:] & single[:-1] & (steps[0] == to_step) & (steps[1] == from_step)
-        bounds = np.array([0, *np.flatnonzero(~joined) + 1, len(single)])
-        longest = int(np.argmax(np.diff(bounds)))
-        first, length = int(bounds[longest]), int(np.diff(bounds)[longest])
-        return first, length if single[first] else 0
-
-
-def _of_padding(axis: Axis) -> Lists:
-    return Lists(axis.padded, np.arange(len(axis.shown) + 1), axis.image[axis.shown])
-
-
-def _of_folding(axis: Axis) -> Lists:
-    order = np.argsort(axis.shown, kind="stable")
-    starts = np.cumsum(np.append(0, np.bincount(axis.shown)))
-    return Lists(axis.image, starts, axis.padded[order])
-
-
-def _axes(image: Layout, padded: Layout, segments: tuple[Ints, ...], width: int) -> list[Axis]:
-    """Four axes and the one inside them, in the order of memory."""
-
-    def axis(axes: slice, shown: Table | None = None) -> Axis:
-        at, to = (offsets(x.shape[axes], x.strides[axes]) for x in (image, padded))
-        return Axis(at, to, np.arange(len(at)) if shown is None else shown)
-
-    batch, channels = axis(slice(0, 1)), axis(slice(1, 3))
-    d, h, w = (axis(slice(i, i + 1), shown_by(numbers)) for i, numbers in enumerate(segments, 3))
-    if padded.strides[5] == 1:
-        return [batch, channels, d, h, w]
-    if len(channels.image) >= FEW * width:
-        return [batch, d, h, w, channels]
-    one = np.zeros(1, np.int64)
-    return [batch, Axis(one, one, one), d, h, w.beside(channels)]
+                    for i in range(begin_d, end_d):
+                        plane = pointer(images, element(table, i))
+                        for j in range(begin_h, end_h):
+                            seen = pointer(plane, element(table, j))
+                            if size[FOLDS]:
+                                _fold_line(seen, size, line, first, last, begun)
+                            else:
+                                _pad_line(seen, size, line, first, last)
+                            begun = True
 
 
 def shown_by(numbers: Ints) -> Table:
-    """The pixels that an axis shows, given its segments: see ``fastconv.padding.segments``."""
+    """The pixels that an axis shows, given its segments."""
     each = zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True)
     return np.concatenate([first + step * np.arange(length) for length, first, step in each])
 
 
-def _step(table: Table) -> int:
-    return int(table[1] - table[0]) if len(table) > 1 else 1
+def _lists(numbers: Ints, from_stride: int, to_stride: int, folds: bool) -> tuple[Table, ...]:
+    """Offsets in the result, beginnings of lists and what they list, along an axis."""
+    shown = shown_by(numbers)
+    if folds:
+        sources, counts = np.argsort(shown, kind="stable"), np.bincount(shown)
+    else:
+        sources, counts = shown, np.ones(len(shown), np.int64)
+    starts = np.cumsum(np.append(0, counts))
+    return np.arange(len(counts)) * to_stride, starts, sources * from_stride
 
 
-def _plan(dtype: np.dtype[Any], outer: list[Lists], line: Lists, steps: tuple[int, int]) -> Plan:
-    """Plan for the lists of four axes and of the one inside them, with its steps in the result and
-    in the source.
-    """
+def _make_plan(
+    dtype: np.dtype[Any],
+    image: Layout,
+    padded: Layout,
+    segments: tuple[Ints, ...],
+    folds: bool,
+) -> Plan:
+    source, result = (padded, image) if folds else (image, padded)
+    batch, groups, channels, *extents = result.shape
+    # Groups and their channels are one axis of an array.
+    channels *= groups
+    image_c, padded_c = (x.strides[2] if x.shape[2] > 1 else x.strides[1] for x in (image, padded))
+    last = padded.strides[5] != 1
+    outer = 1 if last else channels
+    strides = (padded_c, image_c) if folds else (image_c, padded_c)
     tables = Tables()
-    extents = tuple([len(axis.to) for axis in outer])
-    block = block_shape(extents, TASK // len(line.to))
-    first = corners(extents, block)
-    blocks = tables.add(np.hstack([first, np.minimum(first + block, extents)]))
-    start, length = line.run(*steps)
-    others = line.part(np.delete(np.arange(len(line.to)), np.s_[start : start + length]))
+    lists = [
+        tables.add(table)
+        for axis in (3, 4)
+        for table in _lists(segments[axis - 3], source.strides[axis], result.strides[axis], folds)
+    ]
+    pixel = channels if last else 1
+    shape = (batch, outer, *extents)
+    block = block_shape(shape, TASK // pixel)
+    first = corners(shape, block)
     size = (
-        *[tables.add(table) for axis in (*outer, others) for table in axis],
-        len(others.to),
-        int(line.to[start]),
-        int(line.source[line.starts[start]]),
-        *steps,
-        length,
-        blocks,
+        source.strides[0],
+        strides[0],
+        result.strides[0],
+        strides[1],
+        *lists,
+        *segments[2],
+        image.strides[5],
+        image_c,
+        padded.strides[5],
+        padded_c,
+        pixel,
+        int(folds),
+        tables.add(np.hstack([first, np.minimum(first + block, shape)])),
     )
-    numbers = prod(extents) * len(line.to)
-    return Plan(dtype, [(gather_block, len(first))], size, tables, 0, OPERATIONS * numbers)
+    operations = OPERATIONS * prod(shape) * pixel
+    return Plan(dtype, [(make_block, len(first))], size, tables, 0, operations)
 
 
 @Engine
@@ -231,9 +239,7 @@ def pad(
     *segments: Ints,
 ) -> Plan:
     """Plan the copy of an image with its padding around it."""
-    axes = _axes(x, padded, segments, VECTOR_BITS // 8 // dtype.itemsize)
-    *outer, line = [_of_padding(axis) for axis in axes]
-    return _plan(dtype, outer, line, (_step(axes[4].padded), _step(axes[4].image)))
+    return _make_plan(dtype, x, padded, segments, folds=False)
 
 
 @Engine
@@ -246,9 +252,7 @@ def fold(
     *segments: Ints,
 ) -> Plan:
     """Plan the sum, for each pixel, over the positions that show it."""
-    axes = _axes(dx, padded, segments, VECTOR_BITS // 8 // dtype.itemsize)
-    *outer, line = [_of_folding(axis) for axis in axes]
-    return _plan(dtype, outer, line, (_step(axes[4].image), _step(axes[4].padded)))
+    return _make_plan(dtype, dx, padded, segments, folds=True)
 
 
 # The same where Numba compiles nothing (NUMBA_DISABLE_JIT).
