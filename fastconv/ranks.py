@@ -19,8 +19,8 @@ FILTER_AXES = {1: "S", 2: "R, S", 3: "T, R, S"}
 _GEOMETRY = """stride : int or {n} ints, default 1
     Pixels of ``x`` from one window to the next, along each spatial axis.
 padding : int, {n} ints, {n} pairs (before, after), "same" or "valid", default 0
-    Zeros, or what ``padding_mode`` says, put around ``x``, in pixels; negative numbers crop it.
-    "valid" is none; "same" as many as give ceil(extent / stride) windows, the odd one after.
+    Zeros put around ``x``, in pixels; negative numbers crop it. "valid" is none; "same" as many as
+    give ceil(extent / stride) windows, the odd one after.
 dilation : int or {n} ints, default 1
     Pixels of ``x`` from one tap to the next.
 groups : int, default 1
