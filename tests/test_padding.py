@@ -9,6 +9,8 @@ import pytest
 
 import fastconv
 from fastconv import cpu, padded
+from fastconv.cpu import driver
+from fastconv.cpu import padding as engines
 from fastconv.padding import MODES
 
 from . import reference
@@ -57,9 +59,17 @@ MOST = [
     Case((7, 35), (3, 3), channels=70, filters=70, padding="same", padding_mode="circular"),
     Case((1100,), (5,), batch=1, channels=2, padding=((600, 3),), padding_mode="circular"),
 ]
+# Lines that are cut into parts, which padding reaches across.
+LINE = Case((20_000,), (3,), batch=1, channels=2, filters=1)
+LONG = [
+    replace(LINE, padding=((9_000, 19_999),), padding_mode="reflect"),
+    replace(LINE, padding=((20_000, 700),), padding_mode="circular"),
+    replace(LINE, padding=((30_000, 9_000),), padding_mode="replicate"),
+]
 EVERY = [replace(case, padding_mode=mode) for case in CASES for mode in SHOWING]
 EVERY = [case for case in EVERY if any(map(any, case.pairs)) and case.is_allowed][::2] + MOST
 FEW = EVERY[::5] + MOST
+EVERY += LONG
 every_case = pytest.mark.parametrize("case", EVERY, ids=str)
 few_cases = pytest.mark.parametrize("case", FEW, ids=str)
 
@@ -104,7 +114,7 @@ def test_algorithms(case, algorithm, rng):
     check_maps(case, np.dtype("f4"), rng, assert_close, algorithm=algorithm)
 
 
-@few_cases
+@pytest.mark.parametrize("case", FEW + LONG, ids=str)
 def test_channels_last(case, rng):
     check_maps(case, np.dtype("f4"), rng, assert_close_in_norm, **LAST)
 
@@ -231,6 +241,39 @@ def test_same_bits_for_any_number_of_threads(rng):
         numba.set_num_threads(threads)
     for one, other in zip(found[0], found[-1], strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("case", [*LONG, MOST[6]], ids=str)
+def test_tasks_in_any_order(case, rng, monkeypatch):
+    """The last one first: none writes what another one has to."""
+    x, w = data(rng, case.x_shape, "f8"), data(rng, case.weight_shape, "f8")
+    conv, grad_input = function("conv", case.ndim), function("conv_grad_input", case.ndim)
+    y = conv(x, w, **case.geometry)
+    dx = grad_input(y, w, x.shape, **case.geometry)
+    run, tasks = driver.run, []
+
+    def run_backwards(plan, *arrays):
+        ((address, first, last),) = plan.runs[0]
+        tasks.append(last)
+        single = [np.array([(address, i, i + 1)], np.int64) for i in reversed(range(first, last))]
+        with monkeypatch.context() as patch:
+            patch.setattr(plan, "runs", single)
+            run(plan, *arrays)
+
+    def backwards(engine):
+        def call(a, b, bias, out, *segments):
+            with monkeypatch.context() as patch:
+                patch.setattr(driver, "run", run_backwards)
+                engine(a, b, bias, out, *segments)
+
+        return call
+
+    for name in ("pad", "fold"):
+        monkeypatch.setattr(engines, name, backwards(getattr(engines, name)))
+    out = poisoned(x.shape, x.dtype)
+    np.testing.assert_array_equal(conv(x, w, **case.geometry), y)
+    np.testing.assert_array_equal(grad_input(y, w, x.shape, **case.geometry, out=out), dx)
+    assert min(tasks) > 1 or case not in LONG
 
 
 @pytest.mark.parametrize("mode", SHOWING)
