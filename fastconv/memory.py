@@ -19,6 +19,11 @@ Bytes = NDArray[np.uint8]
 
 LINE = 64  # bytes of a cache line, and of the widest vector
 
+# Results are aligned from this size on, which takes 1.6 us. NumPy's arrays begin 16 bytes into a
+# cache line, so that every vector lies across two: as the input of the next layer they took 1.05
+# times the time, mean of 16 layers with channels last, 1.25 where memory is the bound.
+ALIGNED_BYTES = 256 * 2**10
+
 # Each thread keeps the largest scratch memory that it has needed for each use, up to this.
 SCRATCH_BYTES = 64 * 2**20
 
@@ -75,10 +80,15 @@ def _keep(memory: Bytes) -> None:
 
 
 def empty(shape: Ints, dtype: np.dtype[Any], large: int = LARGE_BYTES) -> NDArray[Any]:
-    """Uninitialised array like ``np.empty``'s, if it is large in memory that was used before."""
+    """Uninitialised array like ``np.empty``'s; a large one is in memory that was used before.
+
+    From ALIGNED_BYTES on it is aligned to a cache line.
+    """
     nbytes = prod(shape) * dtype.itemsize
-    if nbytes <= large:
+    if nbytes < ALIGNED_BYTES:
         return np.empty(shape, dtype)
+    if nbytes <= large:
+        return _aligned(nbytes).view(dtype).reshape(shape)
     try:
         memory = _freed[nbytes].pop()
     except (KeyError, IndexError):
