@@ -86,6 +86,29 @@ def test_auto(case, dtype, rng):
     assert_close_in_norm(db, dy.sum(axis=(0, *range(2, dy.ndim)), dtype="f8"))
 
 
+@pytest.mark.parametrize("padding", [0, 1, 2, (3, 0)])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("taps", [2, 3])
+def test_depthwise_lines_of_every_width(taps, stride, padding, rng):
+    """Whatever runs of pixels a line is cut into, and however many of them miss taps."""
+    pair = (padding, padding) if isinstance(padding, int) else padding
+    for width in range(max(1, taps - sum(pair)), 18):
+        case = Case((4, width), (3, taps), 1, 18, 18, (1, stride), ((1, 0), pair), 1, 18)
+        x, w = data(rng, case.x_shape, "f4"), data(rng, case.weight_shape, "f4")
+        expected = reference.conv(x, w, **case.geometry)
+        dy = data(rng, expected.shape, "f4")
+        options = {**case.geometry, **LAST, "algorithm": "depthwise"}
+
+        out = poisoned(last(expected).shape, "f4")
+        assert_close(first(fastconv.conv2d(last(x), w, **options, out=out)), expected)
+        out = poisoned(last(x).shape, "f4")
+        dx = fastconv.conv2d_grad_input(last(dy), w, out.shape, **options, out=out)
+        assert_close(first(dx), reference.conv_grad_input(dy, w, x.shape, **case.geometry))
+        out = poisoned(w.shape, "f4")
+        dw = fastconv.conv2d_grad_weight(last(dy), last(x), w.shape, **options, out=out)
+        assert_close(dw, reference.conv_grad_weight(dy, x, w.shape, **case.geometry))
+
+
 @pytest.mark.parametrize("case", [case for case in CASES if case.padding != "same"][::5], ids=str)
 def test_transposed(case, rng):
     x = data(rng, (case.batch, case.filters, *case.extents), "f8")

@@ -156,9 +156,7 @@ def _phases(
     reaches), part of ``out``, and what the engine takes after the stride of 1.
     """
     swapped = weight.swapaxes(1, 2)
-    # Strided: many groups at a time are copied best with zeros between the pixels, once. Groups
-    # that are neighbours need no copy, and phases leave out the products with zeros.
-    if algorithm == "depthwise" and (g.stride == ONES or not _groups_are_neighbours(out, g)):
+    if algorithm == "depthwise":
         flipped = swapped[..., ::-1, ::-1, ::-1]
         axes = zip(g.kernel, g.dilation, g.before, strict=True)
         before = tuple([(r - 1) * dilation - b for r, dilation, b in axes])
@@ -310,10 +308,6 @@ def _empty_image(grouped: Ints, dtype: np.dtype[Any], g: ConvGeometry) -> Array:
     batch, channels, spatial = grouped[0], grouped[1] * grouped[2], grouped[3:]
     shape = (batch, *spatial, channels) if g.channels_last else (batch, channels, *spatial)
     return grouped_image(np.empty(shape, dtype), grouped, g)
-
-
-def _groups_are_neighbours(image: Array, g: ConvGeometry) -> bool:
-    return g.groups == g.in_channels == g.out_channels and image.strides[1] == image.itemsize
 
 
 def _contiguous(bias: Array | None) -> Array | None:

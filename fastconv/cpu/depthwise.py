@@ -167,8 +167,9 @@ def correlate(
     ``before`` counts pixels of the result.
     """
     width = VECTOR_BITS // 8 // dtype.itemsize
-    if spacing == (1, 1, 1) and are_neighbours(x, w, y, width):
-        return depthwise_last.make_plan(dtype, threads, x, w, y, stride, before, dilation, relu)
+    if are_neighbours(x, w, y, width):
+        how = stride, before, dilation, relu, spacing
+        return depthwise_last.make_plan(dtype, threads, x, w, y, *how)
     groups, filters, channels, *taps = w.shape
     depth = channels * prod(taps)
     vectors = ceil(groups / width)

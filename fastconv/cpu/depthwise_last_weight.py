@@ -6,43 +6,43 @@ A task sums a *share* of the lines (``lines.py``) for all groups and taps; the n
 depends on the problem alone, and they are added in order.
 """
 
-from math import prod
 from typing import Any
 
 import numpy as np
 
 from ..host import VECTOR_BITS
-from .blocks import Ints, Tables, offsets, runs
+from .blocks import Ints, Tables, runs
 from .driver import Plan
 from .kernel import Kernel, device, inline
+from .line_walk import asker, line_walker, pixel_loader
 from .lines import (
     AHEAD,
-    CORNER,
+    COL,
+    DEPTH,
     DILATION,
     DOWN,
-    EXTENTS,
+    EXTENT,
     GROUPS,
     IMAGE_FIELDS,
+    LINE,
     LINE_FIELDS,
     LINE_TABLE,
     LINES,
     PIXELS,
-    RESULT,
+    ROW_FIELDS,
     ROW_TABLE,
-    RUN,
+    ROWS,
     SEEN,
     STEP,
-    STRIDES,
+    TAP,
     TAPS,
     VECTORS,
+    Y_COL,
+    Y_ROW,
     ImageLines,
-    ask_ahead,
-    first_pixel,
-    pixel_loader,
-    taps_inside,
 )
-from .packing import clear_lanes, unpack_panel
-from .simd import element, fma, lanes, load, load_if, pointer, store, tile, zero
+from .packing import clear_lanes, inside, unpack_panel
+from .simd import fma, lanes, load, pointer, rolled, store, tile, zero
 from .views import Layout
 
 # Pixels after which sums join those of the share: it keeps the rounding error of long ones low.
@@ -54,88 +54,75 @@ SHARES = 16
 # Fields of `size` after those of the image.
 (
     SHARED,  # shares
-    DEPTH,  # taps, T * R * S
-    Y_ROW,
-    Y_COL,
     W_GROUP,
     W_OFFSETS,  # where in `table`: offsets of taps in dw, their runs
     W_RUNS,
     W_STEP,
     SLOTS,  # where in `work` the sums of pieces begin, one for each slot
-) = range(IMAGE_FIELDS, IMAGE_FIELDS + 9)
+) = range(IMAGE_FIELDS, IMAGE_FIELDS + 6)
 
 
-def _row_adder(cols, step, edge):
-    # Adds to the sums of one row of so many taps, for pixels that are so far apart.
-    load_pixels = pixel_loader((RUN - 1) * step + cols, edge)
+def _row_adder(run, three):
+    # Adds a run of pixels to the sums of one row of taps: of three neighbours, or any.
+    load_pixels, reach = pixel_loader(run, three), (run - 1) * three + 3
 
     @inline
-    def add_row(sums, values, count, x, offset, col, at, extent):
-        seen = tile(x, 1, SEEN)
+    def add_three(sums, values, x, offset, at, first, last, step, dilation, col, extent):
+        seen = tile(x, 1, reach)
         load_pixels(x, offset, col, at, extent, seen)
-        for s in range(cols):
+        for s in range(3):
             total = load(sums, s * lanes(x))
-            for j in range(RUN):
-                if not edge or j < count:
-                    total = fma(values[0, j], seen[0, j * step + s], total)
+            for j in range(run):
+                total = fma(values[0, j], seen[0, j * three + s], total)
             store(sums, s * lanes(x), total)
 
-    return add_row
+    @inline
+    def add_any(sums, values, x, offset, at, first, last, step, dilation, col, extent):
+        for s in range(first, last):
+            rolled()
+            total = load(sums, s * lanes(x))
+            for j in range(run):
+                pixel = load(pointer(x, j * step * col), offset + s * dilation * col)
+                total = fma(values[0, j], pixel, total)
+            store(sums, s * lanes(x), total)
+
+    return add_three if three else add_any
 
 
-_add_3_strided, _add_3_strided_at_edge = (_row_adder(3, 2, edge) for edge in (False, True))
-_add_3, _add_3_at_edge = (_row_adder(3, 1, edge) for edge in (False, True))
+def _runner(run, three):
+    add_row, ask = _row_adder(run, three), asker(run, three)
+
+    @device
+    def add_run(x, size, table, line, at, some, dy, sums):
+        # Fields are read once: for all that the compiler knows, sums may lie where they are.
+        width, groups, pitch = lanes(sums), size[GROUPS], size[DEPTH] * lanes(sums)
+        rows, begin = table[line + ROWS], table[line + ROW_TABLE]
+        cols, dilation, extent = table[line + TAPS], table[line + DILATION], size[EXTENT]
+        step, col, y_col, ahead = size[STEP], size[COL], size[Y_COL], size[AHEAD]
+        new = size[LINE]
+        if rows:
+            new += table[begin + (rows - 1) * ROW_FIELDS + SEEN]
+        first, last = 0, cols
+        if run == 1 and not three:
+            first, last = inside(at, dilation, extent, cols)
+        values = tile(sums, 1, run)
+        for v in range(some[0], some[1]):
+            group = min(v * width, groups - width)
+            panel = pointer(sums, v * pitch)
+            for j in range(run):
+                values[0, j] = load(dy, j * y_col + group)
+            for row in range(begin, begin + rows * ROW_FIELDS, ROW_FIELDS):
+                rolled()
+                seen = table[row + SEEN] + group
+                taps = pointer(panel, table[row + TAP] * width)
+                add_row(taps, values, x, seen, at, first, last, step, dilation, col, extent)
+            if ahead:
+                ask(x, new, col, size[LINE], size[DOWN], dy, size[Y_ROW], y_col, group)
+
+    return add_run
 
 
-@inline
-def _add_any_row(sums, values, count, x, offset, col, at, extent, cols, step, dilation):
-    # One row of taps, whatever they are.
-    for s in range(cols):
-        total = load(sums, s * lanes(x))
-        for j in range(RUN):
-            i = s * dilation + j * step
-            if j < count and 0 <= at + i < extent:
-                total = fma(values[0, j], load(x, offset + i * col), total)
-        store(sums, s * lanes(x), total)
-
-
-@device
-def _add_run(x, size, table, at, count, planes, down, dy, sums):
-    # `count` pixels of a line, all groups; `at` is where in a line of x the first tap of the first
-    # lies. Fields are read once: for all that the compiler knows, sums may lie where they are.
-    width = lanes(sums)
-    groups, depth, extent, y_col = size[GROUPS], size[DEPTH], size[EXTENTS + 2], size[Y_COL]
-    rows, cols, step, dilation = size[TAPS + 1], size[TAPS + 2], size[STEP], size[DILATION + 2]
-    row_table, line, col = size[ROW_TABLE], size[STRIDES + 1], size[STRIDES + 2]
-    # What the next line is the first to see.
-    ahead, below = ((rows - 1) * size[DILATION + 1] + 1) * line, size[Y_ROW]
-    edge = at < 0 or count < RUN or at + (RUN - 1) * step + cols > extent
-    special = dilation == 1 and step <= 2 and cols == 3
-    values = tile(sums, 1, RUN)
-    for v in range(size[VECTORS]):
-        group = min(v * width, groups - width)
-        for j in range(RUN):
-            values[0, j] = load_if(pointer(dy, j * y_col), group, j < count)
-        for t in range(planes[0], planes[1]):
-            for r in range(down[0], down[1]):
-                row = t * rows + r
-                seen = element(table, row_table + row) + group
-                taps = pointer(sums, (v * depth + row * cols) * width)
-                if not special:
-                    _add_any_row(
-                        taps, values, count, x, seen, col, at, extent, cols, step, dilation
-                    )
-                elif step == 2 and edge:
-                    _add_3_strided_at_edge(taps, values, count, x, seen, col, at, extent)
-                elif step == 2:
-                    _add_3_strided(taps, values, count, x, seen, col, at, extent)
-                elif edge:
-                    _add_3_at_edge(taps, values, count, x, seen, col, at, extent)
-                else:
-                    _add_3(taps, values, count, x, seen, col, at, extent)
-        if size[AHEAD]:
-            ask_ahead(x, ahead + group, line, size[DOWN], col, RUN * step)
-            ask_ahead(dy, below + group, 0, 1, y_col, RUN)
+_add_line = line_walker(_runner)
 
 
 @device
@@ -150,7 +137,7 @@ def _move_sums(source, target, count):
 @Kernel
 def share_lines(task, slot, size, table, dy, x, unused, dw, work):
     """Sum one share of the lines for all groups and taps."""
-    shares, lines, step = size[SHARED], size[LINES], size[STEP]
+    shares, lines = size[SHARED], size[LINES]
     count = size[VECTORS] * size[DEPTH]
     sums = pointer(work, task * count * lanes(work))
     piece = pointer(work, size[SLOTS] + slot * count * lanes(work))
@@ -158,23 +145,8 @@ def share_lines(task, slot, size, table, dy, x, unused, dw, work):
     clear_lanes(piece, count)
     summed = 0
     for number in range(task * lines // shares, (task + 1) * lines // shares):
-        line = size[LINE_TABLE] + number * LINE_FIELDS
-        seen, values = pointer(x, first_pixel(size, table, line)), pointer(dy, table[line + RESULT])
-        planes, down = taps_inside(size, table, line, 0), taps_inside(size, table, line, 1)
-        at, pixels = table[line + CORNER + 2], table[line + PIXELS]
-        for q in range(0, pixels, RUN):
-            _add_run(
-                pointer(seen, q * step * size[STRIDES + 2]),
-                size,
-                table,
-                at + q * step,
-                min(RUN, pixels - q),
-                planes,
-                down,
-                pointer(values, q * size[Y_COL]),
-                piece,
-            )
-        summed += pixels
+        _add_line(x, size, table, number, dy, piece)
+        summed += table[size[LINE_TABLE] + number * LINE_FIELDS + PIXELS]
         if summed >= PIECE:
             _move_sums(piece, sums, count)
             summed = 0
@@ -222,25 +194,20 @@ def make_plan(
 ) -> Plan:
     """Plan a gradient of the filters of groups that ``lines.are_neighbours``."""
     width = VECTOR_BITS // 8 // dtype.itemsize
-    groups, taps = dw.shape[0], dw.shape[3:]
-    depth = prod(taps)
-    image = ImageLines(x, dw, dy, stride, before, dilation, width)
-    shares = min(SHARES, len(image.lines))
-    sums = image.vectors * depth * width
     tables = Tables()
-    w_offsets = offsets(taps, dw.strides[3:])
+    image = ImageLines(tables, x, dw, dy, stride, before, dilation, (1, 1, 1), width)
+    depth, vectors = image.fields[DEPTH], image.fields[VECTORS]
+    shares = min(SHARES, image.count)
+    sums = vectors * depth * width
     size = (
-        *image.fields(tables),
+        *image.fields,
         shares,
-        depth,
-        *dy.strides[4:],
         dw.strides[0],
-        tables.add(w_offsets),
-        tables.add(runs(w_offsets, dw.strides[5])),
+        tables.add(image.taps),
+        tables.add(runs(image.taps, dw.strides[5])),
         dw.strides[5],
         shares * sums,
     )
-    stages = [(share_lines, shares), (add_shares, image.vectors)]
-    operations = 2 * groups * depth * dy.shape[0] * prod(dy.shape[3:])
+    stages = [(share_lines, shares), (add_shares, vectors)]
     work = (shares + threads) * sums + width
-    return Plan(dtype, stages, size, tables, work, operations)
+    return Plan(dtype, stages, size, tables, work, image.operations)

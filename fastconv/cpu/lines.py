@@ -1,37 +1,44 @@
 """Lines of images whose groups are neighbours in memory, one channel each: channels last.
 
-Kernels go through the result line by line, a run of pixels at a time, and read the image where it
-lies. A vector is some groups of one pixel; where they do not fill whole vectors, the last one
-overlaps the one before. Rows of taps that lie in the padding are left out; pixels beyond the ends
-of a line count as zero.
+Kernels go through the result line by line (``line_walk.py``) and read the image where it lies. A
+vector is some groups of one pixel; where they do not fill whole vectors, the last one overlaps the
+one before. What a line sees is a list of rows of taps: those that lie in the padding are left out.
+
+An image may be *spread*: ``spacing - 1`` zeros between its pixels turn the gradient of a strided
+correlation into a correlation of stride 1. Every ``spacing``-th pixel of the result then meets the
+same taps, its *phase*, and pixels of the image that are neighbours; a line is cut into its phases.
 """
 
-from math import ceil, prod
+from itertools import product
+from math import ceil, gcd, prod
+from typing import NamedTuple
 
 import numpy as np
 
-from ..host import VECTOR_BITS
+from ..host import L1_BYTES, VECTOR_BITS
 from .blocks import Ints, Table, Tables, corners, offsets
-from .kernel import device, inline
-from .packing import inside
-from .simd import load, load_if, pointer, prefetch
 from .views import Layout
 
-# Pixels of a line that are computed together, and the pixels of x that three taps of them see at a
-# stride of 2.
-RUN = 8
-MOST_TAPS = 3
-SEEN = 2 * (RUN - 1) + MOST_TAPS
+# Fields of `size` that describe the image; a kernel's own follow from IMAGE_FIELDS on. EXTENT, LINE
+# and COL are the pixels of a line of x and the distances of its lines and pixels; DOWN and STEP are
+# lines and pixels of x from one of the result to the next, Y_ROW and Y_COL the distances of these,
+# CHUNK is the vectors that go through a line together, AHEAD whether to ask for the next line.
+GROUPS, VECTORS, DEPTH, EXTENT, LINE, COL, DOWN, STEP, Y_ROW, Y_COL = range(10)
+CHUNK, AHEAD, LINES, LINE_TABLE, IMAGE_FIELDS = range(10, 15)
 
-# Fields of `size` that describe the image; a kernel's own follow from IMAGE_FIELDS on. Triples are
-# (d, h, w), strides those of x; DOWN and STEP are lines and pixels of x from one to the next,
-# AHEAD says whether to ask for the next line.
-GROUPS, VECTORS, TAPS, DILATION, EXTENTS, STRIDES = 0, 1, 2, 5, 8, 11
-DOWN, STEP, AHEAD, LINES, LINE_TABLE, ROW_TABLE, IMAGE_FIELDS = range(14, 21)
+# Fields of a line's row in the table: offset in x and coordinate of the pixel that its first pixel
+# and the first of all taps meet, its pixels, its offset in the result, taps in a row and their
+# distance, the rows of taps that lie in the image, and the index of the first of these.
+IMAGE, AT, PIXELS, RESULT, TAPS, DILATION, ROWS, ROW_TABLE, LINE_FIELDS = range(9)
 
-# Fields of a line's row in the table: offset of its image in x, coordinates of the first tap of its
-# first pixel, pixels, offset in the result.
-IMAGE, CORNER, PIXELS, RESULT, LINE_FIELDS = 0, 1, 4, 5, 6
+# Fields of a row of taps: offset in x, number of its first tap. With offsets that kernels compute,
+# LLVM keeps an address for each pixel of a run in memory: 3.5 instructions to a multiply-add, 1.5
+# without.
+SEEN, TAP, ROW_FIELDS = range(3)
+
+# What the taps of the vectors that go through a line together fill of the first-level cache, one
+# part in so many: taps that were pushed out cost 960 groups of 7x7 pixels a quarter.
+CACHE_SHARE = 4
 
 # Images and results together that are read and written as they come. Of larger ones, which lie in
 # memory, the next line is asked for while one is computed: it halves the time of 32 groups of
@@ -47,97 +54,163 @@ def are_neighbours(x: Layout, w: Layout, y: Layout, width: int) -> bool:
     return w.shape[1:3] == (1, 1) and w.shape[0] >= width and x.strides[1] == y.strides[1] == 1
 
 
+class Phase(NamedTuple):
+    """What pixels ``place, place + spacing, ...`` meet along one axis.
+
+    These taps, of which the first meets pixel ``corner`` of x at the first of them, and the others
+    pixels ``dilation`` apart.
+    """
+
+    place: int
+    taps: Ints
+    corner: int
+    dilation: int
+
+
+def phases(taps: int, before: int, dilation: int, spacing: int) -> list[Phase]:
+    """The phases of an axis: tap r meets pixel (place + r*dilation - before) / spacing, if whole.
+
+    >>> [phase.taps for phase in phases(3, before=1, dilation=1, spacing=2)]
+    [(1,), (0, 2)]
+    """
+    found = []
+    for place in range(spacing):
+        met = [r for r in range(taps) if (place + r * dilation - before) % spacing == 0]
+        corner = (place + met[0] * dilation - before) // spacing if met else 0
+        found.append(Phase(place, tuple(met), corner, dilation // gcd(dilation, spacing)))
+    return found
+
+
 class ImageLines:
     """Lines of the output pixels (N, O, P, Q), and what they see of ``x``.
 
     Parameters
     ----------
+    tables : Tables
+        To which those are added that ``fields`` refer to.
     x, w, y : Layout
         Of the image (N, G, 1, D, H, W), the filters (G, 1, 1, T, R, S) and the output pixels.
-    stride, before, dilation : Ints
-        Geometry along each spatial axis.
+    stride, before, dilation, spacing : Ints
+        Geometry along each spatial axis, of which stride or spacing is 1.
     width : int
         Numbers in a vector.
+
+    Attributes
+    ----------
+    count : int
+        Of lines.
+    taps : Table
+        Offsets of the taps in a filter, phase by phase.
+    operations : int
+        Multiplications and additions, for all groups.
+    fields : Ints
+        The first IMAGE_FIELDS of ``size``.
     """
 
     def __init__(
         self,
+        tables: Tables,
         x: Layout,
         w: Layout,
         y: Layout,
         stride: Ints,
         before: Ints,
         dilation: Ints,
+        spacing: Ints,
         width: int,
     ) -> None:
-        self.vectors = ceil(w.shape[0] / width)
-        pixels = (y.shape[0], *y.shape[3:])
-        piece = ceil(pixels[3] / ceil(pixels[3] / LONGEST))
-        first = corners(pixels, (1, 1, 1, piece))
-        self.lines: Table = np.empty((len(first), LINE_FIELDS), np.int64)
-        self.lines[:, IMAGE] = first[:, 0] * x.strides[0]
-        self.lines[:, CORNER : CORNER + 3] = first[:, 1:] * stride - before
-        self.lines[:, PIXELS] = np.minimum(piece, pixels[3] - first[:, 3])
-        self.lines[:, RESULT] = first @ np.array((y.strides[0], *y.strides[3:]))
-        taps, extents, strides = w.shape[3:], x.shape[3:], x.strides[3:]
-        # From a table: computed, offsets of rows had LLVM keep an address for each pixel of a run
-        # in memory, 3.5 instead of 1.5 instructions to a multiply-add.
-        self.rows = offsets(taps[:2], (dilation[0] * strides[0], dilation[1] * strides[1]))
-        self._fields = (
-            w.shape[0],
-            self.vectors,
-            *taps,
-            *dilation,
-            *extents,
-            *strides,
+        groups, taps = w.shape[0], w.shape[3:]
+        offset = offsets(taps, w.strides[3:]).reshape(taps)
+        lines, in_order, tap = [], [], 0
+        for axes in product(*map(phases, taps, before, dilation, spacing)):
+            rows = _rows(tables, axes, tap, x, y, stride, spacing)
+            lines.append(_lines(axes, rows, x, y, stride, spacing))
+            in_order.append(offset[np.ix_(*[phase.taps for phase in axes])].ravel())
+            tap += len(in_order[-1])
+        self.taps = np.concatenate(in_order)
+        table = np.concatenate(lines)
+        # Phases of a line one after the other: they see the same pixels.
+        table = table[np.argsort(table[:, RESULT], kind="stable")]
+        self.count = len(table)
+        self.operations = 2 * groups * int(table[:, [PIXELS, ROWS, TAPS]].prod(axis=1).sum())
+        vectors, vector_bytes = ceil(groups / width), VECTOR_BITS // 8
+        chunks = ceil(vectors * (prod(taps) + 1) * vector_bytes / (L1_BYTES // CACHE_SHARE))
+        touched = (prod(x.shape) + prod(y.shape)) * vector_bytes // width
+        self.fields: Ints = (
+            groups,
+            vectors,
+            prod(taps),
+            x.shape[5],
+            *x.strides[4:],
             *stride[1:],
-            int((prod(x.shape) + prod(y.shape)) * VECTOR_BITS // 8 // width > CACHED_BYTES),
+            y.strides[4],
+            y.strides[5] * spacing[2],
+            ceil(vectors / min(chunks, vectors)),
+            int(touched > CACHED_BYTES),
+            self.count,
+            tables.add(table),
         )
 
-    def fields(self, tables: Tables) -> Ints:
-        """The first IMAGE_FIELDS of ``size``; adds the tables that they refer to."""
-        lines, rows = tables.add(self.lines), tables.add(self.rows)
-        return (*self._fields, len(self.lines), lines, rows)
+
+def _pixels(axes: tuple[Phase, ...], y: Layout, spacing: Ints) -> Ints:
+    """Output pixels (N, O, P, Q) of a phase."""
+    along = zip(y.shape[3:], axes, spacing, strict=True)
+    return (y.shape[0], *(len(range(phase.place, n, s)) for n, phase, s in along))
 
 
-@device
-def first_pixel(size, table, line):
-    """Offset in x of the first tap of a line's first pixel."""
-    at = table[line + IMAGE]
-    for axis in range(3):
-        at += table[line + CORNER + axis] * size[STRIDES + axis]
-    return at
+def _rows(
+    tables: Tables,
+    axes: tuple[Phase, ...],
+    tap: int,
+    x: Layout,
+    y: Layout,
+    stride: Ints,
+    spacing: Ints,
+) -> Table:
+    """ROWS and ROW_TABLE of the lines (o, p) of a phase, whose first tap has this number."""
+    counts = _pixels(axes, y, spacing)[1:3]
+    met = [
+        [_inside(phase, first * step, extent) for first in range(count)]
+        for phase, step, extent, count in zip(axes, stride, x.shape[3:], counts, strict=False)
+    ]
+    rows, cols = len(axes[1].taps), len(axes[2].taps)
+    known: dict[tuple[Ints, Ints], tuple[int, int]] = {}
+    seen = []
+    for planes, down in product(*met):
+        if (planes, down) not in known:
+            each = [
+                (
+                    t * axes[0].dilation * x.strides[3] + r * axes[1].dilation * x.strides[4],
+                    tap + (t * rows + r) * cols,
+                )
+                for t, r in product(planes, down)
+            ]
+            known[planes, down] = len(each), tables.add(np.array(each, np.int64))
+        seen.append(known[planes, down])
+    return np.array(seen, np.int64).reshape(*counts, 2)
 
 
-@device
-def taps_inside(size, table, line, axis):
-    """The range of taps of a line along an axis, 0 or 1, that lie in the image."""
-    at = table[line + CORNER + axis]
-    return inside(at, size[DILATION + axis], size[EXTENTS + axis], size[TAPS + axis])
+def _inside(phase: Phase, at: int, extent: int) -> Ints:
+    """Which of a phase's taps lie in the image, at pixels ``at`` further than its first."""
+    places = [phase.corner + at + i * phase.dilation for i in range(len(phase.taps))]
+    return tuple([i for i, place in enumerate(places) if 0 <= place < extent])
 
 
-@inline
-def ask_ahead(x, offset, row, rows, col, cols):
-    """Ask for ``cols`` pixels of ``rows`` lines of x from ``offset`` on, a vector of each."""
-    for i in range(rows):
-        for j in range(cols):
-            prefetch(x, offset + i * row + j * col)
-
-
-def pixel_loader(count, edge):
-    """A function that loads ``count`` pixels of a line, or with ``edge`` those of them that exist.
-
-    ``load_pixels(x, offset, col, at, extent, seen)`` is ``seen[0, i] = x[offset + i * col]`` for
-    pixel ``at + i``, zero beyond the ends of a line. The count is a constant so that loops over it
-    are unrolled for certain: as an argument, even a literal one, it left pixels in memory.
-    """
-
-    @inline
-    def load_pixels(x, offset, col, at, extent, seen):
-        for i in range(count):
-            if edge:
-                seen[0, i] = load_if(pointer(x, i * col), offset, 0 <= at + i < extent)
-            else:
-                seen[0, i] = load(pointer(x, i * col), offset)
-
-    return load_pixels
+def _lines(
+    axes: tuple[Phase, ...], rows: Table, x: Layout, y: Layout, stride: Ints, spacing: Ints
+) -> Table:
+    """Rows of the table of lines for those of one phase."""
+    pixels = _pixels(axes, y, spacing)
+    piece = ceil(pixels[3] / max(ceil(pixels[3] / LONGEST), 1)) or 1
+    first = corners(pixels, (1, 1, 1, piece))
+    corner = first[:, 1:] * stride + [phase.corner for phase in axes]
+    distances = [s * n for s, n in zip(y.strides[3:], spacing, strict=True)]
+    lines: Table = np.empty((len(first), LINE_FIELDS), np.int64)
+    lines[:, IMAGE] = first[:, 0] * x.strides[0] + corner @ np.array(x.strides[3:])
+    lines[:, AT] = corner[:, 2]
+    lines[:, PIXELS] = np.minimum(piece, pixels[3] - first[:, 3])
+    lines[:, RESULT] = first @ np.array((y.strides[0], *distances))
+    lines[:, RESULT] += np.dot([phase.place for phase in axes], y.strides[3:])
+    lines[:, TAPS], lines[:, DILATION] = len(axes[2].taps), axes[2].dilation
+    lines[:, ROWS:] = rows[first[:, 1], first[:, 2]]
+    return lines

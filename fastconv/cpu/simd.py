@@ -214,6 +214,22 @@ def prefetch(typingctx, x, i):
 
 
 @intrinsic
+def rolled(typingctx):
+    """Keeps LLVM from unrolling the loop that it stands in: for loops of a few steps.
+
+    Their copies of 2 or 8 steps would never run, and were half of what a kernel took to compile.
+    """
+
+    def codegen(context, builder, sig, args):
+        kind = ir.FunctionType(ir.VoidType(), [])
+        nothing = ir.InlineAsm(kind, "", "", side_effect=True)
+        builder.call(nothing, [], attrs=("convergent",))
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@intrinsic
 def load_first(typingctx, x, i, count):
     """Like ``load`` for the first ``count`` lanes; the others are zero and are not read."""
     vector = Vector(x.dtype)
