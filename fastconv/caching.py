@@ -187,21 +187,31 @@ class PerDtype:
         self._signature = signature
         self._options = options
         self._compiled: dict[np.dtype[Any], Any] = {}
+        self._callable: dict[np.dtype[Any], Callable[..., Any]] = {}
 
-    def __getitem__(self, dtype: np.dtype[Any]) -> Any:
-        """The function for arrays of ``dtype``; plain Python under ``NUMBA_DISABLE_JIT``."""
-        compiled = self._compiled.get(dtype)
-        if compiled is None:
-            # Plans keep addresses of compiled code: there must never be a second copy of it, for
-            # which the first is thrown away.
-            with _compiling:
-                compiled = self._compiled.get(dtype) or self._compile(dtype)
-                self._compiled[dtype] = compiled
-        return compiled
+    def __getitem__(self, dtype: np.dtype[Any]) -> Callable[..., Any]:
+        """The function for arrays of ``dtype``; plain Python under ``NUMBA_DISABLE_JIT``.
+
+        It takes arguments for what the signature says: nothing else looks at their types, for which
+        Numba would take a third of the call.
+        """
+        return self._callable.get(dtype) or self._prepare(dtype)
+
+    def _prepare(self, dtype: np.dtype[Any]) -> Callable[..., Any]:
+        if numba.config.DISABLE_JIT:
+            return self._callable.setdefault(dtype, self._function)
+        (compiled,) = self._overloads(dtype)
+        return self._callable.setdefault(dtype, compiled.entry_point)
+
+    def _overloads(self, dtype: np.dtype[Any]) -> Any:
+        # Plans keep addresses of compiled code: there must never be a second copy of it, for which
+        # the first is thrown away.
+        with _compiling:
+            if dtype not in self._compiled:
+                self._compiled[dtype] = self._compile(dtype)
+        return self._compiled[dtype].overloads.values()
 
     def _compile(self, dtype: np.dtype[Any]) -> Any:
-        if numba.config.DISABLE_JIT:
-            return self._function
         dispatcher = njit(**self._options)(self._function)
         with ExitStack() as building:
             if caching_enabled():
@@ -213,5 +223,5 @@ class PerDtype:
 
     def address(self, dtype: np.dtype[Any]) -> int:
         """Machine address of the function for ``dtype``."""
-        (compiled,) = self[dtype].overloads.values()
+        (compiled,) = self._overloads(dtype)
         return int(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))

@@ -294,6 +294,7 @@ def batched_shape(name: str, shape: Ints, ndim: int, channels_last: bool = False
     return (batch, *shape[-1 - ndim :])
 
 
+@lru_cache(maxsize=1024)
 def image_shape(grouped: Ints, ndim: int, like: Ints, channels_last: bool) -> Ints:
     """Shape for the caller of a grouped image (N, G, C/G, D, H, W), unbatched if ``like`` is.
 

@@ -38,8 +38,7 @@ class Engine:
 
     def plan(self, a: Array, b: Array, out: Array, *options: Ints | bool) -> Plan:
         """The plan for these arrays, made when such shapes and strides are first seen."""
-        layouts = a.shape, a.strides, b.shape, b.strides, out.shape, out.strides
-        key = (out.dtype, layouts, options)
+        key = out.dtype, a.shape, a.strides, b.shape, b.strides, out.shape, out.strides, options
         plan, threads = self._plans.get(key, (None, 0))
         # Asking how many threads there are takes a tenth of a small call, which needs but one.
         if plan is None or (plan.operations >= SERIAL_BELOW and threads != team.threads()):
