@@ -14,7 +14,7 @@ import numpy as np
 from .blocks import Ints, Table, corners
 from .kernel import device
 from .packing import clear, inside, pack_line
-from .simd import pointer
+from .simd import lanes, load, pointer, rolled, square_tile, store, transpose
 from .views import Layout
 
 # Fields of `size` that describe the copy; a kernel's own follow from COPY_FIELDS on. Stride, reach
@@ -105,6 +105,30 @@ class PhaseCopy:
 
 
 @device
+def _pack_lines(source, stride, first, step, start, stop, target, pitch, count):
+    # pack_line for as many channels as a vector has lanes, side by side in `source`.
+    width = lanes(target)
+    if stop - start < width:
+        for c in range(width):
+            rolled()
+            from_, line = pointer(source, c), pointer(target, c * pitch)
+            pack_line(from_, stride, first, step, start, stop, line, count)
+        return
+    for c in range(width):
+        rolled()
+        clear(pointer(target, c * pitch), start)
+        clear(pointer(target, c * pitch + stop), count - stop)
+    square = square_tile(target)
+    for i in range(start, stop, width):
+        pixel = min(i, stop - width)
+        for k in range(width):
+            square[k, 0] = load(source, (first + (pixel + k) * step) * stride)
+        transpose(square)
+        for c in range(width):
+            store(target, c * pitch + pixel, square[c, 0])
+
+
+@device
 def copy_phases(x, size, table, block, group, target):
     """Copy what a block sees of a group's channels; ``block`` is the index of its row."""
     source = pointer(x, group * size[X_GROUP] + table[block + IMAGE])
@@ -113,10 +137,14 @@ def copy_phases(x, size, table, block, group, target):
     lines = (table[block + COUNTS + 1] - 1) * size[STRIDE + 1] + size[REACH + 1]
     step = size[STRIDE + 2]
     pixels = table[block + COUNTS + 2] + (size[REACH + 2] - 1) // step
+    # Channels that are neighbours are transposed, as many at a time as a vector has lanes.
+    neighbours = size[X_STRIDES + 1] == 1 and size[CHANNELS] >= lanes(target)
+    together = lanes(target) if neighbours else 1
     for phase in range(step):
         first = corner[2] + phase
         start, stop = inside(first, step, size[EXTENTS + 2], pixels)
-        for c in range(size[CHANNELS]):
+        for index in range((size[CHANNELS] + together - 1) // together):
+            c = min(index * together, size[CHANNELS] - together)
             for d in range(planes):
                 z = corner[0] + d
                 for row_phase in range(size[STRIDE + 1]):
@@ -135,9 +163,15 @@ def copy_phases(x, size, table, block, group, target):
                                 + z * size[X_STRIDES + 2]
                                 + y * size[X_STRIDES + 3]
                             )
-                            stride = size[X_STRIDES + 4]
-                            from_ = pointer(source, offset)
-                            pack_line(from_, stride, first, step, start, stop, line, pixels)
+                            stride, from_ = size[X_STRIDES + 4], pointer(source, offset)
+                            if together == 1:
+                                pack_line(from_, stride, first, step, start, stop, line, pixels)
+                            else:
+                                pitch = size[CHANNEL_PITCH]
+                                _pack_lines(
+                                    from_, stride, first, step, start, stop, line, pitch, pixels
+                                )
                         else:
-                            clear(line, pixels)
+                            for channel in range(together):
+                                clear(pointer(line, channel * size[CHANNEL_PITCH]), pixels)
                         line = pointer(line, size[LINE_PITCH])

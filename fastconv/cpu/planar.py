@@ -34,11 +34,11 @@ from .phases import (
 from .simd import broadcast, element, fma, lanes, load, pointer, store, tile, where_positive, zero
 from .views import Layout
 
-# Filters to a tile at most, and vectors of pixels that go with 1, 2, 4 and 6 filters: 8 to 24
+# Filters to a tile at most, and vectors of pixels that go with 1, 2, 3, 4 and 6 filters: 8 to 24
 # accumulators hide the latency of the multiply-adds and leave registers for the pixels.
 MOST = 6
 WIDE = 8
-MIDDLE, NARROW, FLAT = (6, 4, 4) if VECTOR_REGISTERS == 32 else (4, 2, 2)
+MIDDLE, THIRD, NARROW, FLAT = (6, 6, 4, 4) if VECTOR_REGISTERS == 32 else (4, 3, 2, 2)
 
 # Products added up before they join the sum: ten million float32 numbers of one sign, one after the
 # other, would be off by 1%.
@@ -120,7 +120,11 @@ def planar_block(task, slot, size, table, x, weight, bias, y, work):
                 for i in range(0, pixels, MIDDLE * width):
                     at, out = pointer(plane, i), pointer(sums, i)
                     _correlate_tile(at, filters, biases, size, table, last, out, 2, MIDDLE)
-            elif last < 4:
+            elif last == 2:
+                for i in range(0, pixels, THIRD * width):
+                    at, out = pointer(plane, i), pointer(sums, i)
+                    _correlate_tile(at, filters, biases, size, table, last, out, 3, THIRD)
+            elif last == 3:
                 for i in range(0, pixels, NARROW * width):
                     at, out = pointer(plane, i), pointer(sums, i)
                     _correlate_tile(at, filters, biases, size, table, last, out, 4, NARROW)
