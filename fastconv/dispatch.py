@@ -8,7 +8,7 @@ import importlib.util
 import sys
 from contextlib import AbstractContextManager
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -190,8 +190,8 @@ def _stored_backend_of(
         return _cpu()
     from .cpu import stored
 
-    backend: Backend = stored.backend_for(numbers)
-    return backend
+    # That for integers has no gradients, which ``stored_numbers`` refuses.
+    return cast(Backend, stored.backend_for(numbers))
 
 
 def _cuda_backend_of(

@@ -256,8 +256,8 @@ def fold(padded: Array, geometry: ConvGeometry, ndim: int, out: Array) -> None:
     padded, out = grouped_image(padded, g.padded.x_shape, g), grouped_image(out, g.x_shape, g)
     if numba.config.DISABLE_JIT:
         padding.fold_plainly(padded, out, *g.segments)
-    else:
-        padding.fold(padded, padded, None, out, *g.segments)
+    elif g.batch:
+        padding.fold(padded, out, None, out, *g.segments)
 
 
 def summed(out: Array) -> AbstractContextManager[Array]:

@@ -6,26 +6,27 @@ numbers (``complexes.py``) are another conversion.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import cpu
+from ..dispatch import Backend
 from ..dtypes import Numbers, check_ordered, is_half
 from ..geometry import ConvGeometry, Ints
 from ..memory import COPY_BYTES, copied, empty
-from ..plan import Choice, check_precision
+from ..plan import Choice
 from ..plan import cpu as plan
 from ..results import result_like
 from .elementwise import side_by_side, spread_bias
 from .halves import narrow, widen
+from .stored_backend import Stored
 
 Array = NDArray[Any]
 
 
-class Converted:
+class Converted(Stored, Backend):
     """A backend as ``cpu`` is one, for half precision, and for float32 summed in float64."""
 
     def __init__(self, numbers: Numbers) -> None:
@@ -61,10 +62,6 @@ class Converted:
         with self.summed(out) as sums:
             yield sums
 
-    def copies(self, g: ConvGeometry) -> int:
-        """Numbers in the copies of all arrays."""
-        return sum(map(prod, (g.x_shape, g.weight_shape, g.y_shape)))
-
     def parts(self, wide: Array) -> tuple[Array, ...]:
         """A wide array as arrays of the kernels' dtype."""
         return (wide,)
@@ -94,28 +91,13 @@ class Converted:
 
     # What ``cpu`` offers.
 
-    def choose(
-        self, map_name: str, geometry: ConvGeometry, x: Array, algorithm: str, precision: str
-    ) -> str:
-        """The algorithm for a map."""
-        check_precision(precision)
-        return self.explain_choice(map_name, geometry, algorithm).algorithm
-
     def explain_choice(self, map_name: str, g: ConvGeometry, algorithm: str) -> Choice:
-        """The same, and why."""
         return plan.explain_choice(map_name, self.geometry(g), self.sums, algorithm)
 
     def requirements(self, map_name: str, g: ConvGeometry, algorithm: str) -> Ints:
-        """Floating-point operations, bytes of scratch memory, and threads of a map."""
         needs = cpu.requirements(map_name, self.geometry(g), self.sums, algorithm)
         operations, elements, threads = needs
         return operations, (elements + self.copies(g)) * self.sums.itemsize, threads
-
-    def result_like(
-        self, x: Array, shape: Ints, out: Array | None, inputs: tuple[Array | None, ...]
-    ) -> Array:
-        """The array for the result."""
-        return result_like(x, shape, out, inputs)
 
     def forward(
         self,
@@ -208,5 +190,6 @@ class Converted:
             return np.where(widen(y) <= 0, np.zeros((), a.dtype), a)
         return cpu.mask(a, y)
 
+    result_like = staticmethod(result_like)
     side_by_side = staticmethod(side_by_side)
     spread_bias = staticmethod(spread_bias)

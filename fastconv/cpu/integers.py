@@ -23,10 +23,11 @@ from .. import cpu
 from ..dtypes import Numbers
 from ..geometry import ConvGeometry, Ints
 from ..memory import COPY_BYTES, copied, empty
-from ..plan import Choice, check_precision
+from ..plan import Choice
 from ..plan import cpu as plan
 from ..results import result_like
-from .padding import shown_by
+from .padding import pad_plainly
+from .stored_backend import Stored
 
 Array = NDArray[Any]
 DType = np.dtype[Any]
@@ -102,21 +103,13 @@ def sums_of(numbers: Numbers, map_name: str, g: ConvGeometry) -> Sums | None:
     return Sums(dtype, tuple(parts))
 
 
-class Integers:
+class Integers(Stored):
     """A backend as ``cpu`` is one, for the maps of integers: they have no gradients."""
 
     def __init__(self, numbers: Numbers) -> None:
         self.numbers = numbers
 
-    def choose(
-        self, map_name: str, geometry: ConvGeometry, x: Array, algorithm: str, precision: str
-    ) -> str:
-        """The algorithm for a map."""
-        check_precision(precision)
-        return self.explain_choice(map_name, geometry, algorithm).algorithm
-
     def explain_choice(self, map_name: str, g: ConvGeometry, algorithm: str) -> Choice:
-        """The same, and why."""
         sums = sums_of(self.numbers, map_name, g)
         if sums is None:
             choice = plan.explain_choice(map_name, g, FLOAT64, algorithm)
@@ -134,16 +127,15 @@ class Integers:
         return Choice(instead, obstacle)
 
     def requirements(self, map_name: str, g: ConvGeometry, algorithm: str) -> Ints:
-        """Floating-point operations, bytes of scratch memory, and threads of a map."""
         sums = sums_of(self.numbers, map_name, g)
         if sums is None or algorithm == "reference":
-            return g.operations, INT64.itemsize * _elements(g), 1
+            return g.operations, INT64.itemsize * self.copies(g), 1
         each = [
             (part.geometry, cpu.requirements(map_name, part.geometry, sums.dtype, algorithm))
             for part in sums.parts
         ]
         operations = sum(needs[0] for _, needs in each)
-        elements = max(_elements(part) + needs[1] for part, needs in each)
+        elements = max(self.copies(part) + needs[1] for part, needs in each)
         return operations, sums.dtype.itemsize * elements, max(needs[2] for _, needs in each)
 
     def result_like(
@@ -178,17 +170,13 @@ class Integers:
         """Correlate with the flipped filters: the transposed convolution."""
         return self._run("grad_input", grad_output, weight, bias, geometry, out, algorithm, relu)
 
-    def temporary(self, like: Array, shape: Ints) -> Array:
-        """Uninitialised array, valid until the calling thread asks for the next one."""
-        return cpu.temporary(like, shape)
-
     def pad(self, x: Array, geometry: ConvGeometry, ndim: int, out: Array) -> None:
         """Copy ``x`` with its padding around it."""
         g = geometry
-        d, h, w = map(shown_by, g.segments)
-        padded = cpu.grouped_image(out, g.padded.x_shape, g)
         image = cpu.grouped_image(x, g.x_shape, g)
-        padded[...] = image[:, :, :, d[:, None, None], h[:, None], w]
+        pad_plainly(image, cpu.grouped_image(out, g.padded.x_shape, g), *g.segments)
+
+    temporary = staticmethod(cpu.temporary)
 
     def _run(
         self,
@@ -229,10 +217,6 @@ class Integers:
         if relu:
             np.maximum(result, 0, out=result)
         return out
-
-
-def _elements(g: ConvGeometry) -> int:
-    return sum(map(prod, (g.x_shape, g.weight_shape, g.y_shape)))
 
 
 def _digits(numbers: Array, dtype: DType) -> list[Array]:

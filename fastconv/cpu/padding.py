@@ -255,7 +255,7 @@ def fold(
     return _make_plan(dtype, dx, padded, segments, folds=True)
 
 
-# The same where Numba compiles nothing (NUMBA_DISABLE_JIT).
+# The same by NumPy: where Numba compiles nothing (NUMBA_DISABLE_JIT), and for integers.
 
 
 def pad_plainly(x: Array, padded: Array, *segments: Ints) -> None:

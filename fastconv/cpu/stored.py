@@ -7,16 +7,16 @@ integers                     in sums that are not rounded            ``integers.
 """
 
 from functools import lru_cache
-from typing import Any
 
 from ..dtypes import COMPLEX, Numbers
 from .complexes import Complex
 from .converted import Converted
 from .integers import Integers
+from .stored_backend import Stored
 
 
 @lru_cache(maxsize=256)
-def backend_for(numbers: Numbers) -> Any:
+def backend_for(numbers: Numbers) -> Stored:
     """The backend, with the functions of ``cpu``, for such operands."""
     if numbers.sums is None:
         return Integers(numbers)
