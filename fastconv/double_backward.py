@@ -9,10 +9,13 @@ the gradients of a loss with respect to its results dx, dw and db,
 
 The sum of two convolutions is one, with ggx and x as channels of one image, and w and ggw as
 channels of one set of filters. For a transposed convolution, conv and grad_input change places.
+
+A ReLU passes back dy where its result is above 0, and nothing elsewhere. Such a mask has no slope:
+above, dy is what is left of it, and the gradient of dy is masked in turn.
 """
 
 from dataclasses import replace
-from typing import Any, SupportsIndex
+from typing import Any, NamedTuple, SupportsIndex
 
 from numpy.typing import DTypeLike, NDArray
 
@@ -22,6 +25,7 @@ from .functional import (
     Needs,
     check_grad_output,
     check_needs,
+    check_result,
     conv_geometry_of,
     run_forward,
     run_grad_input,
@@ -34,31 +38,36 @@ from .transposed import transposed_geometry_of
 Array = NDArray[Any]
 
 
-def _backend_of(
-    second: Gradients,
-    grad_output: Array,
-    x: Array,
-    weight: Array,
-    accumulate_dtype: DTypeLike | None,
-    transposed: bool,
-) -> Backend:
-    names = ("grad_grad_input", "grad_grad_weight", "grad_grad_bias")
-    given = {name: a for name, a in zip(names, second, strict=True) if a is not None}
-    arrays = {"grad_output": grad_output, "x": x, "weight": weight, **given}
-    return backend_of(arrays, None, None, accumulate_dtype, transposed)
+class _Arrays(NamedTuple):
+    """The arrays of a call, under the names that it has for them."""
 
+    grad_output: Array
+    x: Array
+    weight: Array
+    grad_grad_input: Array | None
+    grad_grad_weight: Array | None
+    grad_grad_bias: Array | None
+    y: Array | None
 
-def _check_shapes(second: Gradients, x: Array, weight: Array, channels: int) -> None:
-    expected = (
-        ("grad_grad_input", "x", x.shape),
-        ("grad_grad_weight", "weight", weight.shape),
-        ("grad_grad_bias", "the bias", (channels,)),
-    )
-    for array, (name, like, shape) in zip(second, expected, strict=True):
-        if array is not None and tuple(array.shape) != tuple(shape):
-            raise ValueError(
-                f"{name} must have the shape of {like}, {tuple(shape)}, got {tuple(array.shape)}"
-            )
+    def backend(self, accumulate_dtype: DTypeLike | None, transposed: bool) -> Backend:
+        given = {name: array for name, array in self._asdict().items() if array is not None}
+        return backend_of(given, None, None, accumulate_dtype, transposed)
+
+    def check(self, g: ConvGeometry, transposed: bool) -> None:
+        """See that the shapes are those of a layer of this geometry."""
+        x, weight = tuple(self.x.shape), tuple(self.weight.shape)
+        result, channels = (g.x_shape, g.in_channels) if transposed else (g.y_shape, g.out_channels)
+        shape = image_shape(result, len(weight) - 2, x, g.channels_last)
+        check_grad_output(self.grad_output, shape)
+        for name, array, like, shape in (
+            ("grad_grad_input", self.grad_grad_input, "x", x),
+            ("grad_grad_weight", self.grad_grad_weight, "weight", weight),
+            ("grad_grad_bias", self.grad_grad_bias, "the bias", (channels,)),
+        ):
+            if array is not None and tuple(array.shape) != shape:
+                raise ValueError(
+                    f"{name} must have the shape of {like}, {shape}, got {tuple(array.shape)}"
+                )
 
 
 def _side_by_side(
@@ -85,36 +94,40 @@ def _gradients(
     backend: Backend,
     g: ConvGeometry,
     transposed: bool,
-    second: Gradients,
-    dy: Array,
-    x: Array,
-    weight: Array,
+    arrays: _Arrays,
+    activation: str | None,
     needs: Needs,
     algorithm: str,
     precision: str,
 ) -> Gradients:
     """The gradients, where ``g`` is the layer's geometry or, if ``transposed``, its gradient's."""
+    arrays.check(g, transposed)
+    dy, x, weight, ggx, ggw, ggb, y = arrays
+    relu = check_result(activation, dy, y)
     of_dy, of_x, of_weight = check_needs(needs, "grad_output, x and weight")
     # Says what is wrong before anything is computed.
-    backend.choose("forward", g, x, algorithm, precision)
-    ggx, ggw, ggb = second
-    how = algorithm, precision, None
+    backend.choose("forward", g.padded, x, algorithm, precision)
+    shape, how = dy.shape, (algorithm, precision, None)
     there, back = (run_grad_input, run_forward) if transposed else (run_forward, run_grad_input)
     grad_dy = grad_x = grad_w = None
+    if relu and (of_x or of_weight):
+        dy = backend.mask(dy, y)
     if of_dy and ggx is not None and ggw is not None:
         twice, images, filters = _side_by_side(backend, g, transposed, ggx, x, weight, ggw)
-        grad_dy = there(backend, twice, images, filters, ggb, dy.shape, *how)
+        grad_dy = there(backend, twice, images, filters, ggb, shape, *how)
     elif of_dy and ggx is not None:
-        grad_dy = there(backend, g, ggx, weight, ggb, dy.shape, *how)
+        grad_dy = there(backend, g, ggx, weight, ggb, shape, *how)
     elif of_dy and ggw is not None:
-        grad_dy = there(backend, g, x, ggw, ggb, dy.shape, *how)
+        grad_dy = there(backend, g, x, ggw, ggb, shape, *how)
     elif of_dy and ggb is not None:
-        grad_dy = backend.spread_bias(ggb, dy.shape, len(weight.shape) - 2, g.channels_last)
+        grad_dy = backend.spread_bias(ggb, shape, len(weight.shape) - 2, g.channels_last)
+    if relu and grad_dy is not None:
+        grad_dy = backend.mask(grad_dy, y)
     if of_x and ggw is not None:
         grad_x = back(backend, g, dy, ggw, None, x.shape, *how)
     if of_weight and ggx is not None:
-        y, seen = (ggx, dy) if transposed else (dy, ggx)
-        grad_w = run_grad_weight(backend, g, y, seen, weight.shape, *how)
+        result, seen = (ggx, dy) if transposed else (dy, ggx)
+        grad_w = run_grad_weight(backend, g, result, seen, weight.shape, *how)
     return grad_dy, grad_x, grad_w
 
 
@@ -131,7 +144,10 @@ def conv_double_backward(
     dilation: PerAxis = 1,
     groups: SupportsIndex = 1,
     *,
+    activation: str | None = None,
+    y: Array | None = None,
     needs: Needs = (True, True, True),
+    padding_mode: str = "zeros",
     data_format: str = "channels_first",
     algorithm: str = "auto",
     precision: str = "highest",
@@ -139,23 +155,16 @@ def conv_double_backward(
 ) -> Gradients:
     """Gradient of ``conv{n}d_backward``: of a loss made of dx, dw and db.
 
+    It is ``conv(ggx, weight) + conv(x, ggw) + ggb`` with respect to dy, ``grad_input(dy, ggw)``
+    with respect to ``x``, and ``grad_weight(dy, ggx)`` with respect to ``weight``.
+
     Parameters
     ----------
-    grad_grad_input : (N, C, {spatial}) or (C, {spatial}) ndarray, or None
-        The gradient ggx of the loss with respect to dx; None for zero, here and below.
-    grad_grad_weight : (K, C/groups, {kernel}) ndarray or None
-        The gradient ggw with respect to dw.
-    grad_grad_bias : (K,) ndarray or None
-        The gradient ggb with respect to db.
-    grad_output : (N, K, {result}) or (K, {result}) ndarray of floating-point or complex numbers
-        The gradient dy that ``conv{n}d_backward`` was given.
-    x : (N, C, {spatial}) or (C, {spatial}) ndarray
-        Images, of the same dtype.
-    weight : (K, C/groups, {kernel}) ndarray
-        Filters, of the same dtype.
+    {second}
     {geometry}
-    needs : 3 booleans, default (True, True, True)
-        Which gradients are wanted; the others are not computed.
+    {back_through}
+    {needs}
+    {padding_mode}
     {data_format}
     {algorithm}
     {precision}
@@ -163,15 +172,7 @@ def conv_double_backward(
 
     Returns
     -------
-    grad_grad_output : ndarray or None
-        With respect to ``grad_output``: ``conv(ggx, weight) + conv(x, ggw) + ggb``. None where not
-        wanted, or zero because all three are None.
-    grad_x : ndarray or None
-        With respect to ``x``: ``grad_input(dy, ggw)``. None where not wanted, or zero because
-        ``grad_grad_weight`` is None.
-    grad_weight : ndarray or None
-        With respect to ``weight``: ``grad_weight(dy, ggx)``. None where not wanted, or zero because
-        ``grad_grad_input`` is None.
+    {second_results}
 
     Raises
     ------
@@ -181,8 +182,7 @@ def conv_double_backward(
     -----
     {gradient_dtypes}
 
-    Where ``grad_grad_input`` and ``grad_grad_weight`` are both given, they are copied side by side
-    with ``x`` and ``weight``, for one convolution of twice the channels.
+    {second_notes}
 
     Examples
     --------
@@ -200,14 +200,12 @@ def conv_double_backward(
     True
     """
     second = grad_grad_input, grad_grad_weight, grad_grad_bias
-    backend = _backend_of(second, grad_output, x, weight, accumulate_dtype, False)
+    arrays = _Arrays(grad_output, x, weight, *second, y)
+    backend = arrays.backend(accumulate_dtype, transposed=False)
     g = conv_geometry_of(
-        ndim, x.shape, weight.shape, stride, padding, dilation, groups, data_format
+        ndim, x.shape, weight.shape, stride, padding, dilation, groups, data_format, padding_mode
     )
-    check_grad_output(grad_output, image_shape(g.y_shape, ndim, x.shape, g.channels_last))
-    _check_shapes(second, x, weight, g.out_channels)
-    how = needs, algorithm, precision
-    return _gradients(backend, g, False, second, grad_output, x, weight, *how)
+    return _gradients(backend, g, False, arrays, activation, needs, algorithm, precision)
 
 
 def conv_transpose_double_backward(
@@ -224,7 +222,10 @@ def conv_transpose_double_backward(
     groups: SupportsIndex = 1,
     dilation: PerAxis = 1,
     *,
+    activation: str | None = None,
+    y: Array | None = None,
     needs: Needs = (True, True, True),
+    output_shape: PerAxis | None = None,
     data_format: str = "channels_first",
     algorithm: str = "auto",
     precision: str = "highest",
@@ -234,21 +235,11 @@ def conv_transpose_double_backward(
 
     Parameters
     ----------
-    grad_grad_input : (N, C, {spatial}) or (C, {spatial}) ndarray, or None
-        The gradient ggx of the loss with respect to dx; None for zero, here and below.
-    grad_grad_weight : (C, K/groups, {kernel}) ndarray or None
-        The gradient ggw with respect to dw.
-    grad_grad_bias : (K,) ndarray or None
-        The gradient ggb with respect to db.
-    grad_output : (N, K, {result}) or (K, {result}) ndarray of floating-point or complex numbers
-        The gradient dy that ``conv_transpose{n}d_backward`` was given.
-    x : (N, C, {spatial}) or (C, {spatial}) ndarray
-        Images, of the same dtype.
-    weight : (C, K/groups, {kernel}) ndarray
-        Filters, of the same dtype.
+    {second}
     {transposed}
-    needs : 3 booleans, default (True, True, True)
-        Which gradients are wanted; the others are not computed.
+    {back_through}
+    {needs}
+    {output_shape}
     {data_format}
     {algorithm}
     {precision}
@@ -256,10 +247,7 @@ def conv_transpose_double_backward(
 
     Returns
     -------
-    grad_grad_output, grad_x, grad_weight : ndarray or None
-        With respect to ``grad_output``, ``x`` and ``weight``. None where not wanted, or zero
-        because nothing reaches it: the first where all three of ggx, ggw and ggb are None, the
-        second without ggw, the third without ggx.
+    {second_results}
 
     Raises
     ------
@@ -268,6 +256,8 @@ def conv_transpose_double_backward(
     Notes
     -----
     {gradient_dtypes}
+
+    {second_notes}
 
     Examples
     --------
@@ -285,7 +275,8 @@ def conv_transpose_double_backward(
     (True, None)
     """
     second = grad_grad_input, grad_grad_weight, grad_grad_bias
-    backend = _backend_of(second, grad_output, x, weight, accumulate_dtype, True)
+    arrays = _Arrays(grad_output, x, weight, *second, y)
+    backend = arrays.backend(accumulate_dtype, transposed=True)
     g = transposed_geometry_of(
         ndim,
         x.shape,
@@ -296,12 +287,9 @@ def conv_transpose_double_backward(
         groups,
         dilation,
         data_format,
-        None,
+        output_shape,
     )
-    check_grad_output(grad_output, image_shape(g.x_shape, ndim, x.shape, g.channels_last))
-    _check_shapes(second, x, weight, g.in_channels)
-    how = needs, algorithm, precision
-    return _gradients(backend, g, True, second, grad_output, x, weight, *how)
+    return _gradients(backend, g, True, arrays, activation, needs, algorithm, precision)
 
 
 conv1d_double_backward, conv2d_double_backward, conv3d_double_backward = ranks(conv_double_backward)

@@ -550,8 +550,7 @@ def conv_backward(
         Filters, of the same dtype.
     {geometry}
     {back_through}
-    needs : 3 booleans, default (True, True, True)
-        Which gradients are wanted; the others are not computed.
+    {needs}
     {padding_mode}
     {data_format}
     {algorithm}

@@ -91,6 +91,30 @@ _PER_SAMPLE = """per_sample : bool, default False
     writing it. An image without the batch axis gets its one gradient, without that axis too.
     Samples are groups of one image there; with ``groups`` and channels last they are copied."""
 
+_NEEDS = """needs : 3 booleans, default (True, True, True)
+    Which gradients are wanted; the others are not computed."""
+
+_SECOND = """grad_grad_input : (N, C, {spatial}) or (C, {spatial}) ndarray, or None
+    The gradient ggx of the loss with respect to dx; None for zero, here and below.
+grad_grad_weight : ({filters}) ndarray or None
+    The gradient ggw with respect to dw.
+grad_grad_bias : (K,) ndarray or None
+    The gradient ggb with respect to db.
+grad_output : (N, K, {result}) or (K, {result}) ndarray of floating-point or complex numbers
+    The gradient dy that ``{family}{n}d_backward`` was given.
+x : (N, C, {spatial}) or (C, {spatial}) ndarray
+    Images, of the same dtype.
+weight : ({filters}) ndarray
+    Filters, of the same dtype."""
+
+_SECOND_RESULTS = """grad_grad_output, grad_x, grad_weight : ndarray or None
+    With respect to ``grad_output``, ``x`` and ``weight``. None where not wanted, or zero because
+    nothing reaches it: the first where all three of ggx, ggw and ggb are None, the second without
+    ggw, the third without ggx."""
+
+_SECOND_NOTES = """Where ggx and ggw are both given, they are copied side by side with ``x`` and
+``weight``, for one convolution of twice the channels."""
+
 _OUT_DTYPE = """out_dtype : integer dtype, optional
     Of the result, where ``x`` is of integers: by default int32 for those of 8 and 16 bits, and
     otherwise ``x``'s. Sums are exact modulo 2**bits of it: they wrap around, as NumPy's do."""
@@ -132,14 +156,12 @@ ValueError
 _FAMILIES = ("conv_transpose", "conv", "max_pool", "avg_pool")
 
 
-def _public_name(name: str, ndim: int) -> str:
-    family = next(family for family in _FAMILIES if name.startswith(family))
-    return f"{family}{ndim}d{name.removeprefix(family)}"
-
-
-def _docstring(template: str, ndim: int) -> str:
+def _docstring(template: str, family: str, ndim: int) -> str:
+    filters = "C, K/groups" if family == "conv_transpose" else "K, C/groups"
     words = {
         "n": str(ndim),
+        "family": family,
+        "filters": f"{filters}, {FILTER_AXES[ndim]}",
         "spatial": IMAGE_AXES[ndim],
         "result": RESULT_AXES[ndim],
         "kernel": FILTER_AXES[ndim],
@@ -157,6 +179,10 @@ def _docstring(template: str, ndim: int) -> str:
         "per_sample": _PER_SAMPLE,
         "activation": _ACTIVATION,
         "back_through": _BACK_THROUGH,
+        "needs": _NEEDS,
+        "second": _SECOND,
+        "second_results": _SECOND_RESULTS,
+        "second_notes": _SECOND_NOTES,
         "out_dtype": _OUT_DTYPE,
         "accumulate_dtype": _ACCUMULATE_DTYPE,
         "dtypes": _DTYPES,
@@ -175,14 +201,16 @@ def ranks(
     """The 1-D, 2-D and 3-D functions of one that takes the number of spatial axes first."""
     signature = inspect.signature(function)
     rest = signature.replace(parameters=list(signature.parameters.values())[1:])
+    name = function.__name__
+    family = next(family for family in _FAMILIES if name.startswith(family))
 
     def ranked(ndim: int) -> Callable[P, R]:
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             return function(ndim, *args, **kwargs)
 
-        call.__name__ = call.__qualname__ = _public_name(function.__name__, ndim)
-        call.__doc__ = _docstring(inspect.cleandoc(function.__doc__ or ""), ndim)
+        call.__name__ = call.__qualname__ = f"{family}{ndim}d{name.removeprefix(family)}"
+        call.__doc__ = _docstring(inspect.cleandoc(function.__doc__ or ""), family, ndim)
         vars(call)["__signature__"] = rest
         return call
 

@@ -349,8 +349,7 @@ def conv_transpose_backward(
         Filters, of the same dtype.
     {transposed}
     {back_through}
-    needs : 3 booleans, default (True, True, True)
-        Which gradients are wanted; the others are not computed.
+    {needs}
     {output_shape}
     {data_format}
     {algorithm}

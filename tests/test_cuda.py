@@ -270,20 +270,34 @@ def test_per_sample(algorithm, data_format, groups, rng):
     assert np.isnan(wide.copy_to_host()[:, 5:]).all()
 
 
+@pytest.mark.parametrize(("mode", "relu"), [("zeros", False), ("reflect", True)])
 @pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
-def test_double_backward(data_format, rng):
-    case = Case((3, 4, 5), (2, 1, 3), channels=4, filters=6, groups=2, stride=(1, 2, 1), padding=1)
+def test_double_backward(data_format, mode, relu, rng):
+    case = Case(
+        (3, 4, 5),
+        (2, 1, 3),
+        channels=4,
+        filters=6,
+        groups=2,
+        stride=(1, 2, 1),
+        padding=1,
+        padding_mode=mode,
+    )
     x, w = data(rng, case.x_shape, "f4"), data(rng, case.weight_shape, "f4")
     ggx, ggw, ggb = (data(rng, shape, "f4") for shape in (x.shape, w.shape, case.filters))
     of_dy = reference.conv(ggx, w, ggb, **case.geometry) + reference.conv(x, ggw, **case.geometry)
-    dy = data(rng, of_dy.shape, "f4")
-    of_x = reference.conv_grad_input(dy, ggw, x.shape, **case.geometry)
-    of_w = reference.conv_grad_weight(dy, ggx, w.shape, **case.geometry)
-    spread = np.broadcast_to(ggb.reshape(-1, 1, 1, 1), dy.shape).astype("f8")
+    dy, y = data(rng, of_dy.shape, "f4"), data(rng, of_dy.shape, "f4")
+    passes = y > 0 if relu else np.ones(y.shape, bool)
+    left = np.where(passes, dy, 0)
+    of_x = reference.conv_grad_input(left, ggw, x.shape, **case.geometry)
+    of_w = reference.conv_grad_weight(left, ggx, w.shape, **case.geometry)
+    of_dy, spread = (np.where(passes, a, 0.0) for a in (of_dy, ggb.reshape(-1, 1, 1, 1)))
     if data_format == "channels_last":
-        ggx, dy, x = (np.ascontiguousarray(np.moveaxis(a, 1, -1)) for a in (ggx, dy, x))
+        ggx, dy, x, y = (np.ascontiguousarray(np.moveaxis(a, 1, -1)) for a in (ggx, dy, x, y))
         of_dy, of_x, spread = (np.moveaxis(a, 1, -1) for a in (of_dy, of_x, spread))
     options = {**case.geometry, "data_format": data_format}
+    if relu:
+        options |= {"activation": "relu", "y": cuda.to_device(np.maximum(y, 0))}
     arrays = [cuda.to_device(array) for array in (ggx, ggw, ggb, dy, x, w)]
     got = fastconv.conv3d_double_backward(*arrays, **options)
     for grad, expected in zip(got, (of_dy, of_x, of_w), strict=True):

@@ -157,6 +157,10 @@ def test_complex_numbers_have_no_activation():
             getattr(fastconv, family)(x, w, activation="relu", out=out)
         with no_order:
             getattr(fastconv, f"{family}_backward")(x, x, w, activation="relu", y=x)
+        for given in ((x, None, None), (None, w, None), (None, None, w[:, 0, 0])):
+            with no_order:
+                second = getattr(fastconv, f"{family}_double_backward")
+                second(*given, x, x, w, activation="relu", y=x)
     for layer in (fastconv.Conv1d, fastconv.ConvTranspose1d):
         with no_order:
             layer(1, 1, 1, dtype="c16", activation="relu")
@@ -199,10 +203,11 @@ def test_per_sample_of_transposed_convolutions(dtype, rng):
 
 
 @every_kind
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "circular"])
 @pytest.mark.parametrize("options", [{}, LAST], ids=["first", "last"])
-def test_double_backward(options, kind, rng):
+def test_double_backward(options, mode, kind, rng):
     dtype, digits, more = KINDS[kind]
-    case = replace(CASE, stride=(1, 2))
+    case = replace(CASE, stride=(1, 2), padding_mode=mode)
     x, w, _, dy = operands(case, dtype, rng)
     ggx, ggw, ggb, _ = operands(case, dtype, rng)
     g, to = case.geometry, last if options else same
@@ -217,6 +222,25 @@ def test_double_backward(options, kind, rng):
     assert_rounded(got[2], of_w, digits)
     spread, _, _ = second(None, None, ggb, to(dy), to(x), w, **g, **options, **more)
     np.testing.assert_array_equal(back(spread), np.broadcast_to(ggb[:, None, None], dy.shape))
+
+
+@real_kind
+@pytest.mark.parametrize("family", ["conv", "conv_transpose"])
+def test_double_backward_through_a_relu(family, kind, rng):
+    dtype, _, more = KINDS[kind]
+    options = {"stride": (2, 1), "padding": 1, "groups": 2, **more}
+    x, w = data(rng, (2, 4, 7, 9), dtype), data(rng, (4, 2, 3, 2), dtype)
+    y = getattr(fastconv, f"{family}2d")(x, w, activation="relu", **options)
+    ggx, ggw, ggb, dy = (data(rng, n, dtype) for n in (x.shape, w.shape, 4, y.shape))
+    second = getattr(fastconv, f"{family}2d_double_backward")
+    none = np.zeros((), dtype)
+    masked = np.where(reference.wide(y) > 0, dy, none)
+    of_dy, *others = second(ggx, ggw, ggb, masked, x, w, **options)
+    expected = np.where(reference.wide(y) > 0, of_dy, none), *others
+    got = second(ggx, ggw, ggb, dy, x, w, activation="relu", y=y, **options)
+    for mine, right in zip(got, expected, strict=True):
+        assert mine.dtype == dtype
+        np.testing.assert_array_equal(mine, right)
 
 
 @every_kind
