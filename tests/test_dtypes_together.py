@@ -10,9 +10,9 @@ from fastconv import padded
 
 from . import reference
 from .cases import Case
+from .dtype_maps import data
 from .dtypes import BFLOAT16, NEEDS_ML_DTYPES, conjugate, exactly, integers_of, ulp, wrapped
 from .test_channels_last import LAST, last
-from .test_dtypes import data
 from .test_maps import function, poisoned, read_only, strided
 
 # Stored numbers, what their sums may be off in units of the largest, and options.

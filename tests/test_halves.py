@@ -5,14 +5,9 @@ import pytest
 
 from fastconv.cpu.halves import narrow, widen
 
-from .dtypes import BFLOAT16, FLOAT16, FORMATS, NEEDS_ML_DTYPES
+from .dtypes import FLOAT16, FORMATS
 
 PATTERNS = np.arange(2**16, dtype=np.uint16)
-
-
-@pytest.fixture(params=["float16", pytest.param("bfloat16", marks=NEEDS_ML_DTYPES)])
-def half(request):
-    return FLOAT16 if request.param == "float16" else BFLOAT16
 
 
 def value(bits, dtype):
