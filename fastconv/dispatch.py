@@ -161,16 +161,15 @@ def _dask_backend_of(
         return None
     from . import dask
 
-    _check_none("beside Dask arrays", out_dtype, accumulate_dtype)
+    check_none("beside Dask arrays", out_dtype, accumulate_dtype)
     module: Any = dask
     module.check(arrays)
     backend: Backend = module
     return backend
 
 
-def _check_none(
-    place: str, out_dtype: DTypeLike | None, accumulate_dtype: DTypeLike | None
-) -> None:
+def check_none(place: str, out_dtype: DTypeLike | None, accumulate_dtype: DTypeLike | None) -> None:
+    """Raise TypeError if a dtype is asked for where arrays at this place have no choice."""
     chosen = {"out_dtype": out_dtype, "accumulate_dtype": accumulate_dtype}
     for name, dtype in chosen.items():
         if dtype is not None:
@@ -215,7 +214,7 @@ def _cuda_backend_of(
             f"all arrays must lie in one place, got {host[0]} in the host's memory and {device[0]}"
             " on a CUDA device"
         )
-    _check_none("on a CUDA device", out_dtype, accumulate_dtype)
+    check_none("on a CUDA device", out_dtype, accumulate_dtype)
     module: Any = cuda_backend()
     module.check(arrays)
     backend: Backend = module

@@ -8,7 +8,8 @@ from typing import SupportsIndex
 import numpy as np
 from numpy.typing import DTypeLike
 
-from .dtypes import COMPLEX, CUDA_DTYPES, INTEGERS, SERVED, Numbers, is_floating, numbers_of
+from .dispatch import check_none
+from .dtypes import COMPLEX, CUDA_DTYPES, INTEGERS, SERVED, Numbers, is_floating, stored_numbers
 from .functional import conv_geometry_of
 from .geometry import ConvGeometry, Padding, PerAxis, shape_tuple
 from .padded import images_at_a_time
@@ -51,6 +52,8 @@ class Explanation:
     ----------
     geometry : ConvGeometry
     dtype : numpy dtype
+    accumulate_dtype : numpy dtype or None
+        As asked for.
     flops : int
         Multiplications and additions of the definition, the same for all maps; of complex numbers,
         those of their parts.
@@ -63,6 +66,7 @@ class Explanation:
     ndim: int
     geometry: ConvGeometry
     dtype: np.dtype[np.generic]
+    accumulate_dtype: np.dtype[np.generic] | None
     flops: int
     nbytes: int
     maps: dict[str, MapPlan]
@@ -71,13 +75,14 @@ class Explanation:
         g, n = self.geometry, self.ndim
         inner = slice(3 - n, None)
         pairs = tuple(zip(g.before, g.after, strict=True))
+        sums = "" if self.accumulate_dtype is None else f" summed in {self.accumulate_dtype}"
         lines = [
             f"x       (N, C, {IMAGE_AXES[n]}) = {(g.batch, g.in_channels, *g.input[inner])}",
             f"weight  (K, C/groups, {FILTER_AXES[n]}) ="
             f" {(g.out_channels, g.in_channels // g.groups, *g.kernel[inner])}",
             f"y       (N, K, {RESULT_AXES[n]}) = {(g.batch, g.out_channels, *g.output[inner])}",
             f"stride {g.stride[inner]}, padding {pairs[inner]} ({g.padding_mode}), dilation"
-            f" {g.dilation[inner]}, groups {g.groups}, {self.dtype}",
+            f" {g.dilation[inner]}, groups {g.groups}, {self.dtype}{sums}",
             f"{self.flops / 1e9:.3g} GFLOP, {self.nbytes / 1e6:.3g} MB,"
             f" {self.flops / self.nbytes:.3g} FLOP/byte",
         ]
@@ -105,6 +110,7 @@ def explain(
     dtype: DTypeLike = np.float32,
     backend: str = "cpu",
     precision: str = "highest",
+    accumulate_dtype: DTypeLike | None = None,
 ) -> Explanation:
     """Say what a convolution costs and which algorithm "auto" takes for each map, and why.
 
@@ -126,6 +132,8 @@ def explain(
     backend : "cpu" or "cuda", default "cpu"
         Where the arrays would lie; no device is needed to ask.
     precision : "highest", "high" or "medium", default "highest"
+        As in ``conv1d``, ``conv2d`` and ``conv3d``.
+    accumulate_dtype : float64, optional
         As in ``conv1d``, ``conv2d`` and ``conv3d``.
 
     Returns
@@ -155,6 +163,7 @@ def explain(
             raise TypeError(
                 f"dtype must be float16, float32 or float64 on a CUDA device, got {kind}"
             )
+        check_none("on a CUDA device", None, accumulate_dtype)
     elif not is_floating(kind) and kind not in INTEGERS:
         raise TypeError(f"dtype must be {SERVED}, got {kind}")
     check_precision(precision)
@@ -175,7 +184,7 @@ def explain(
         x_name="x_shape",
         weight_name="weight_shape",
     )
-    numbers = numbers_of((("x", kind), ("weight", kind)))
+    numbers = stored_numbers((("x", kind), ("weight", kind)), None, accumulate_dtype, False)
     nbytes = kind.itemsize * (prod(g.x_shape) + prod(g.weight_shape))
     nbytes += numbers.result.itemsize * prod(g.y_shape)
     maps = {
@@ -183,7 +192,8 @@ def explain(
         for name in (MAPS[:1] if kind in INTEGERS else MAPS)
     }
     flops = g.operations * (4 if kind in COMPLEX else 1)
-    return Explanation(ndim, g, kind, flops, nbytes, maps)
+    accumulate = None if accumulate_dtype is None else np.dtype(accumulate_dtype)
+    return Explanation(ndim, g, kind, accumulate, flops, nbytes, maps)
 
 
 def _on_cpu(name: str, g: ConvGeometry, numbers: Numbers, precision: str) -> MapPlan:

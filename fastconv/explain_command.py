@@ -38,6 +38,7 @@ def add_parser(commands: "Commands") -> None:
     add("--dtype", choices=DTYPE_NAMES, default="float32", help="by default %(default)s")
     add("--backend", choices=("cpu", "cuda"), default="cpu", help="by default %(default)s")
     add("--precision", choices=PRECISIONS, default="highest", help="by default %(default)s")
+    add("--accumulate-dtype", choices=("float64",), help="of the sums, by default as in conv2d")
     parser.set_defaults(run=run)
 
 
@@ -49,6 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
         "dtype": a.dtype,
         "backend": a.backend,
         "precision": a.precision,
+        "accumulate_dtype": a.accumulate_dtype,
     }
     try:
         told = explain(a.x, a.weight, a.stride, a.padding, a.dilation, a.groups, **options)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from .dispatch import cuda_backend
-from .dtypes import FLOATING_SERVED, check_ordered, is_floating
+from .dtypes import FLOATING_SERVED, check_ordered, is_floating, stored_numbers
 from .functional import Gradients, check_activation, conv, conv_backward
 from .geometry import Ints, Padding, PerAxis, is_channels_last, padding_form, per_axis, positive
 from .padding import check_mode
@@ -46,6 +46,7 @@ class _Layer:
         activation: str | None,
         data_format: str,
         precision: str,
+        accumulate_dtype: DTypeLike | None,
     ) -> None:
         self.in_channels = positive("in_channels", in_channels)
         self.out_channels = positive("out_channels", out_channels)
@@ -64,11 +65,13 @@ class _Layer:
             raise TypeError(f"dtype must be {FLOATING_SERVED}, got {kind}")
         is_channels_last(data_format)
         check_precision(precision)
+        stored_numbers((("weight", kind),), None, accumulate_dtype, self.transposed)
         if check_activation(activation):
             check_ordered(kind)
         self.activation = activation
         self.data_format = data_format
         self.precision = precision
+        self.accumulate_dtype = accumulate_dtype
         self.training = True
         self.grads: dict[str, Array] = {}
         self._x: Array | None = None
@@ -98,7 +101,11 @@ class _Layer:
     @property
     def _options(self) -> dict[str, Any]:
         """What they take by keyword."""
-        return {"data_format": self.data_format, "precision": self.precision}
+        return {
+            "data_format": self.data_format,
+            "precision": self.precision,
+            "accumulate_dtype": self.accumulate_dtype,
+        }
 
     def train(self, mode: bool = True) -> None:
         """Set training mode, in which ``forward`` keeps its input for ``backward``.
@@ -214,6 +221,8 @@ class _Conv(_Layer):
         As in ``conv{n}d``.
     precision : "highest", "high" or "medium", default "highest"
         As in ``conv{n}d``.
+    accumulate_dtype : float64, optional
+        As in ``conv{n}d``.
 
     Attributes
     ----------
@@ -225,8 +234,8 @@ class _Conv(_Layer):
     Raises
     ------
     TypeError, ValueError
-        If a number is not an integer or out of range, groups do not divide the channels, or the
-        dtype is not served.
+        If a number is not an integer or out of range, groups do not divide the channels, a name is
+        none of those above, or a dtype is not served.
 
     Examples
     --------
@@ -259,6 +268,7 @@ class _Conv(_Layer):
         activation: str | None = None,
         data_format: str = "channels_first",
         precision: str = "highest",
+        accumulate_dtype: DTypeLike | None = None,
     ) -> None:
         super().__init__(
             in_channels,
@@ -274,6 +284,7 @@ class _Conv(_Layer):
             activation,
             data_format,
             precision,
+            accumulate_dtype,
         )
         check_mode(padding_mode)
         self.padding_mode = padding_mode
@@ -311,6 +322,8 @@ class _ConvTranspose(_Layer):
         As in ``conv{n}d``.
     precision : "highest", "high" or "medium", default "highest"
         As in ``conv{n}d``.
+    accumulate_dtype : float64, optional
+        As in ``conv{n}d``.
 
     Attributes
     ----------
@@ -322,8 +335,8 @@ class _ConvTranspose(_Layer):
     Raises
     ------
     TypeError, ValueError
-        If a number is not an integer or out of range, groups do not divide the channels, or the
-        dtype is not served.
+        If a number is not an integer or out of range, groups do not divide the channels, a name is
+        none of those above, or a dtype is not served.
 
     Examples
     --------
@@ -355,6 +368,7 @@ class _ConvTranspose(_Layer):
         activation: str | None = None,
         data_format: str = "channels_first",
         precision: str = "highest",
+        accumulate_dtype: DTypeLike | None = None,
     ) -> None:
         super().__init__(
             in_channels,
@@ -370,6 +384,7 @@ class _ConvTranspose(_Layer):
             activation,
             data_format,
             precision,
+            accumulate_dtype,
         )
         self.output_padding = per_axis("output_padding", output_padding, self.ndim, 0)
 

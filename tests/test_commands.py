@@ -19,9 +19,14 @@ def test_info(capsys):
 
 
 def test_warmup_leaves_nothing_to_be_compiled(tmp_path):
-    layers = ["--layer", "2x32x9x9,40x32x3x3,padding=1", "--layer", "1x8x40,8x1x3,groups=8"]
-    out = python("-m", "fastconv", "warmup", *layers, FASTCONV_CACHE_DIR=str(tmp_path))
-    assert "kernels of 2 layers, float32" in out
+    layers = (
+        "2x32x9x9,40x32x3x3,padding=1",
+        "1x8x40,8x1x3,groups=8",
+        "2x32x9x9,40x32x3x3,padding=2,padding_mode=reflect",
+    )
+    given = [word for layer in layers for word in ("--layer", layer)]
+    out = python("-m", "fastconv", "warmup", *given, FASTCONV_CACHE_DIR=str(tmp_path))
+    assert "kernels of 3 layers, float32" in out
     code = """
 from fastconv import caching
 caching._Cache.save_overload = None  # fails if called
@@ -29,6 +34,7 @@ import numpy as np, fastconv
 for x, w, options in (
     ((2, 32, 9, 9), (40, 32, 3, 3), {"padding": 1}),
     ((1, 8, 40), (8, 1, 3), {"groups": 8}),
+    ((2, 32, 9, 9), (40, 32, 3, 3), {"padding": 2, "padding_mode": "reflect"}),
 ):
     rank = f"{len(x) - 2}d"
     arrays = np.ones(x, "f4"), np.ones(w, "f4")
@@ -54,3 +60,5 @@ def test_warmup_of_what_is_no_layer(layer, capsys):
 def test_warmup_of_a_layer_that_does_not_fit(capsys):
     assert main(["warmup", "--layer", "1x1x8,1x2x3"]) == 1
     assert "fastconv warmup: weight_shape must have" in capsys.readouterr().err
+    assert main(["warmup", "--layer", "1x1x8,1x1x3,padding=1,padding_mode=wrap"]) == 1
+    assert "fastconv warmup: padding_mode must be one of zeros," in capsys.readouterr().err

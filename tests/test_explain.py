@@ -97,6 +97,8 @@ def test_command(capsys):
     on_cuda = ["--backend", "cuda", "--precision", "medium", "--dtype", "float16"]
     assert main(["explain", "2x8x9x9", "16x8x3x3", *on_cuda]) == 0
     assert len(re.findall("tf32, because", capsys.readouterr().out)) == 3
+    assert main(["explain", "2x8x9x9", "16x8x3x3", "--accumulate-dtype", "float64"]) == 0
+    assert "float32 summed in float64" in capsys.readouterr().out
     assert main(["explain", "2x8x9x9", "16x8x3x3", "--dtype", "int8"]) == 0
     assert len(re.findall("because", capsys.readouterr().out)) == 1
     assert main(["explain", "2x8x9x9", "16x8x3x3", "--dtype", "int8", "--backend", "cuda"]) == 1
