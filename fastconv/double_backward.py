@@ -50,7 +50,8 @@ class _Arrays(NamedTuple):
     y: Array | None
 
     def backend(self, accumulate_dtype: DTypeLike | None, transposed: bool) -> Backend:
-        given = {name: array for name, array in self._asdict().items() if array is not None}
+        named = zip(self._fields, self, strict=True)
+        given = {name: array for name, array in named if array is not None}
         return backend_of(given, None, None, accumulate_dtype, transposed)
 
     def check(self, g: ConvGeometry, transposed: bool) -> None:
