@@ -100,6 +100,8 @@ for mode in ("reflect", "replicate", "circular"):
     dx, dw, db = fastconv.conv2d_backward(y, x, w, **options)
     np.testing.assert_allclose(dx, reference.conv_grad_input(y, w, x.shape, **options))
     np.testing.assert_allclose(dw, reference.conv_grad_weight(y, x, w.shape, **options))
+told = fastconv.explain(x.shape, w.shape).maps.values()
+assert {plan.algorithm for plan in told} == {"reference"}
 try:
     fastconv.conv2d(x, w, algorithm="direct")
 except ValueError as error:

@@ -274,6 +274,8 @@ def requirements(
     map_name: str, g: ConvGeometry, dtype: np.dtype[Any], algorithm: str
 ) -> tuple[int, int, int]:
     """Floating-point operations, numbers of scratch memory, and threads of a map."""
+    if algorithm == "reference":
+        return g.operations, 0, 1
     # Never touched, so that they take no memory.
     x, y = (_empty_image(shape, dtype, g) for shape in (g.x_shape, g.y_shape))
     w = np.empty(g.weight_shape, dtype)
