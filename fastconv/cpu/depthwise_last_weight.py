@@ -6,6 +6,7 @@ A task sums a *share* of the lines (``lines.py``) for all groups and taps; the n
 depends on the problem alone, and they are added in order.
 """
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -14,35 +15,20 @@ from ..host import VECTOR_BITS
 from .blocks import Ints, Tables, runs
 from .driver import Plan
 from .kernel import Kernel, device, inline
-from .line_walk import asker, line_walker, pixel_loader
+from .line_walk import line_walker
 from .lines import (
-    AHEAD,
-    COL,
     DEPTH,
-    DILATION,
-    DOWN,
-    EXTENT,
     GROUPS,
     IMAGE_FIELDS,
-    LINE,
     LINE_FIELDS,
     LINE_TABLE,
     LINES,
     PIXELS,
-    ROW_FIELDS,
-    ROW_TABLE,
-    ROWS,
-    SEEN,
-    STEP,
-    TAP,
-    TAPS,
     VECTORS,
-    Y_COL,
-    Y_ROW,
     ImageLines,
 )
-from .packing import clear_lanes, inside, unpack_panel
-from .simd import fma, lanes, load, pointer, rolled, store, tile, zero
+from .packing import clear_lanes, unpack_panel
+from .simd import fma, lanes, load, pointer, store, zero
 from .views import Layout
 
 # Pixels after which sums join those of the share: it keeps the rounding error of long ones low.
@@ -62,67 +48,36 @@ SHARES = 16
 ) = range(IMAGE_FIELDS, IMAGE_FIELDS + 6)
 
 
-def _row_adder(run, three):
-    # Adds a run of pixels to the sums of one row of taps: of three neighbours, or any.
-    load_pixels, reach = pixel_loader(run, three), (run - 1) * three + 3
-
+def _begin(run):
     @inline
-    def add_three(sums, values, x, offset, at, first, last, step, dilation, col, extent):
-        seen = tile(x, 1, reach)
-        load_pixels(x, offset, col, at, extent, seen)
-        for s in range(3):
-            total = load(sums, s * lanes(x))
-            for j in range(run):
-                total = fma(values[0, j], seen[0, j * three + s], total)
-            store(sums, s * lanes(x), total)
+    def begin(values, panel, dy, y_col, group):
+        for j in range(run):
+            values[0, j] = load(dy, j * y_col + group)
 
+    return begin
+
+
+def _adder(run, count, step):
     @inline
-    def add_any(sums, values, x, offset, at, first, last, step, dilation, col, extent):
-        for s in range(first, last):
-            rolled()
-            total = load(sums, s * lanes(x))
+    def add_taps(values, seen, sums):
+        for s in range(count):
+            total = load(sums, s * lanes(sums))
             for j in range(run):
-                pixel = load(pointer(x, j * step * col), offset + s * dilation * col)
-                total = fma(values[0, j], pixel, total)
-            store(sums, s * lanes(x), total)
+                total = fma(values[0, j], seen[0, j * step + s], total)
+            store(sums, s * lanes(sums), total)
 
-    return add_three if three else add_any
-
-
-def _runner(run, three):
-    add_row, ask = _row_adder(run, three), asker(run, three)
-
-    @device
-    def add_run(x, size, table, line, at, some, dy, sums):
-        # Fields are read once: for all that the compiler knows, sums may lie where they are.
-        width, groups, pitch = lanes(sums), size[GROUPS], size[DEPTH] * lanes(sums)
-        rows, begin = table[line + ROWS], table[line + ROW_TABLE]
-        cols, dilation, extent = table[line + TAPS], table[line + DILATION], size[EXTENT]
-        step, col, y_col, ahead = size[STEP], size[COL], size[Y_COL], size[AHEAD]
-        new = size[LINE]
-        if rows:
-            new += table[begin + (rows - 1) * ROW_FIELDS + SEEN]
-        first, last = 0, cols
-        if run == 1 and not three:
-            first, last = inside(at, dilation, extent, cols)
-        values = tile(sums, 1, run)
-        for v in range(some[0], some[1]):
-            group = min(v * width, groups - width)
-            panel = pointer(sums, v * pitch)
-            for j in range(run):
-                values[0, j] = load(dy, j * y_col + group)
-            for row in range(begin, begin + rows * ROW_FIELDS, ROW_FIELDS):
-                rolled()
-                seen = table[row + SEEN] + group
-                taps = pointer(panel, table[row + TAP] * width)
-                add_row(taps, values, x, seen, at, first, last, step, dilation, col, extent)
-            if ahead:
-                ask(x, new, col, size[LINE], size[DOWN], dy, size[Y_ROW], y_col, group)
-
-    return add_run
+    return add_taps
 
 
-_add_line = line_walker(_runner)
+def _finish(run):
+    @inline
+    def finish(values, size, dy, y_col, group):
+        pass  # the sums are where they belong
+
+    return finish
+
+
+_add_line = line_walker(_begin, _adder, _finish)
 
 
 @device
@@ -195,8 +150,9 @@ def make_plan(
     """Plan a gradient of the filters of groups that ``lines.are_neighbours``."""
     width = VECTOR_BITS // 8 // dtype.itemsize
     tables = Tables()
-    image = ImageLines(tables, x, dw, dy, stride, before, dilation, (1, 1, 1), width)
-    depth, vectors = image.fields[DEPTH], image.fields[VECTORS]
+    depth = prod(dw.shape[3:])
+    image = ImageLines(tables, x, dw, dy, stride, before, dilation, (1, 1, 1), depth, width)
+    vectors = image.fields[VECTORS]
     shares = min(SHARES, image.count)
     sums = vectors * depth * width
     size = (

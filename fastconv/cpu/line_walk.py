@@ -7,36 +7,119 @@ cycles, where one function with masks for the ends of a line took 80.
 
 from .kernel import device, inline
 from .lines import (
+    AHEAD,
     AT,
-    CHUNK,
+    CHUNKS,
     COL,
     DILATION,
+    DOWN,
     EXTENT,
+    GROUPS,
     IMAGE,
+    LINE,
     LINE_FIELDS,
     LINE_TABLE,
+    PITCH,
     PIXELS,
     RESULT,
+    ROW_FIELDS,
+    ROW_TABLE,
+    ROWS,
+    SEEN,
     STEP,
+    TAP,
     TAPS,
     VECTORS,
     Y_COL,
+    Y_ROW,
 )
 from .packing import inside
-from .simd import load, load_if, pointer, prefetch, rolled
+from .simd import lanes, load, load_if, pointer, prefetch, rolled, tile
+
+RUNS = (4, 2, 1)  # pixels
 
 
-def line_walker(runner):
-    """Make a function that goes through a line of the result in runs of 4, 2 and 1 pixels.
+def _runner(run, three, begin, add_taps, finish):
+    # Makes the function for a run of this many pixels: for rows of three taps that are neighbours
+    # and pixels of x that are `three` apart, or, if that is 0, for any.
+    ask = _asker(run, three)
+    # Counts are constants so that loops over them are unrolled for certain: as an argument, even a
+    # literal one, they left pixels in memory.
+    reach = (run - 1) * three + 3 if three else run
+    inner = max(2, reach - 2)
 
-    ``runner(count, step)`` makes the one that computes such a run: for rows of three taps that are
-    neighbours and pixels of x that are ``step`` apart, or, if it is 0, for any. It gets x from the
-    pixel on that the first pixel and tap meet, ``size``, ``table``, the index of the line's row,
-    that pixel's coordinate, the range of vectors, the first pixel of y, and ``panels``.
+    @device
+    def compute(x, size, table, line, at, some, y, panels):
+        # Fields are read once: for all that the compiler knows, what is written lies where they do.
+        width, groups, pitch = lanes(y), size[GROUPS], size[PITCH]
+        rows, first_row = table[line + ROWS], table[line + ROW_TABLE]
+        cols, dilation, extent = table[line + TAPS], table[line + DILATION], size[EXTENT]
+        step, col, y_col, ahead = size[STEP], size[COL], size[Y_COL], size[AHEAD]
+        new = size[LINE]
+        if rows:
+            new += table[first_row + (rows - 1) * ROW_FIELDS + SEEN]
+        first, last = 0, cols
+        if run == 1 and not three:
+            first, last = inside(at, dilation, extent, cols)
+        values, seen = tile(y, 1, run), tile(y, 1, reach)
+        for v in range(some[0], some[1]):
+            group = min(v * width, groups - width)
+            panel = pointer(panels, v * pitch)
+            begin(values, panel, y, y_col, group)
+            for row in range(first_row, first_row + rows * ROW_FIELDS, ROW_FIELDS):
+                rolled()
+                offset = table[row + SEEN] + group
+                taps = pointer(panel, table[row + TAP] * width)
+                if three:
+                    for i in range(2):
+                        seen[0, i] = load_if(pointer(x, i * col), offset, 0 <= at + i < extent)
+                    for i in range(2, inner):
+                        seen[0, i] = load(pointer(x, i * col), offset)
+                    for i in range(inner, reach):
+                        seen[0, i] = load_if(pointer(x, i * col), offset, 0 <= at + i < extent)
+                    add_taps(values, seen, taps)
+                else:
+                    for s in range(first, last):
+                        rolled()
+                        for j in range(run):
+                            pixel = pointer(x, j * step * col)
+                            seen[0, j] = load(pixel, offset + s * dilation * col)
+                        add_taps(values, seen, pointer(taps, s * width))
+            finish(values, size, y, y_col, group)
+            if ahead:
+                ask(x, new, col, size[LINE], size[DOWN], y, size[Y_ROW], y_col, group)
+
+    return compute
+
+
+def line_walker(begin_of, adder_of, finish_of):
+    """Make a function that goes through a line in runs of some pixels.
+
+    Parameters
+    ----------
+    begin_of : callable
+        ``begin_of(run)`` makes ``begin(values, panel, y, y_col, group)``, called first for each run
+        of pixels and vector of groups: ``values`` is a tile of one vector a pixel, ``y + group``
+        the run's first pixel in the result, ``panel`` the vector's part of ``panels``.
+    adder_of : callable
+        ``adder_of(run, count, step)`` makes ``add_taps(values, seen, taps)``, called for so many
+        taps of a row: the panel's part for them begins at ``taps``, and pixel ``j`` of the run sees
+        ``seen[0, j * step + s]`` with tap ``s``.
+    finish_of : callable
+        ``finish_of(run)`` makes ``finish(values, size, y, y_col, group)``, called last.
     """
-    any_4, any_2, any_1 = (runner(count, 0) for count in (4, 2, 1))
-    three_4, three_2, three_1 = (runner(count, 1) for count in (4, 2, 1))
-    strided_4, strided_2, strided_1 = (runner(count, 2) for count in (4, 2, 1))
+    ends = {run: (begin_of(run), finish_of(run)) for run in RUNS}  # each compiled once
+
+    def runners(three):
+        count, step = (3, three) if three else (1, 1)
+        return [
+            _runner(run, three, begin, adder_of(run, count, step), finish)
+            for run, (begin, finish) in ends.items()
+        ]
+
+    any_4, any_2, any_1 = runners(0)
+    three_4, three_2, three_1 = runners(1)
+    strided_4, strided_2, strided_1 = runners(2)
 
     @device
     def walk(x, size, table, number, y, panels):
@@ -49,10 +132,9 @@ def line_walker(runner):
         slack = 2 if three else 0
         begin = inside(first + slack, step, size[EXTENT], pixels)[0]
         end = inside(first + reach - slack, step, size[EXTENT], pixels)[1]
-        v = 0
-        while v < size[VECTORS]:
-            some = v, min(v + size[CHUNK], size[VECTORS])
-            v = some[1]
+        vectors, chunks = size[VECTORS], size[CHUNKS]
+        for chunk in range(chunks):
+            some = chunk * vectors // chunks, (chunk + 1) * vectors // chunks
             q = 0
             while q < pixels:
                 at = first + q * step
@@ -86,8 +168,8 @@ def line_walker(runner):
     return walk
 
 
-def asker(run, three):
-    """Make a function that asks for what a run of the next line is the first to see, and for y."""
+def _asker(run, three):
+    # Makes a function that asks for what a run of the next line is the first to see, and for y.
     count = run * max(three, 1)
 
     @inline
@@ -100,26 +182,3 @@ def asker(run, three):
             prefetch(pointer(y, j * y_col), below + group)
 
     return ask
-
-
-def pixel_loader(run, step):
-    """Make a function that loads what three taps see at ``run`` pixels that are ``step`` apart.
-
-    ``load_pixels(x, offset, col, at, extent, seen)`` is ``seen[0, i] = x[offset + i * col]`` for
-    pixel ``at + i`` of ``extent``; the first and the last two may not exist, and are 0 then. Counts
-    are constants so that loops over them are unrolled for certain: as an argument, even a literal
-    one, they left pixels in memory.
-    """
-    count = (run - 1) * step + 3
-    last = max(2, count - 2)
-
-    @inline
-    def load_pixels(x, offset, col, at, extent, seen):
-        for i in range(2):
-            seen[0, i] = load_if(pointer(x, i * col), offset, 0 <= at + i < extent)
-        for i in range(2, last):
-            seen[0, i] = load(pointer(x, i * col), offset)
-        for i in range(last, count):
-            seen[0, i] = load_if(pointer(x, i * col), offset, 0 <= at + i < extent)
-
-    return load_pixels

@@ -21,10 +21,11 @@ from .views import Layout
 
 # Fields of `size` that describe the image; a kernel's own follow from IMAGE_FIELDS on. EXTENT, LINE
 # and COL are the pixels of a line of x and the distances of its lines and pixels; DOWN and STEP are
-# lines and pixels of x from one of the result to the next, Y_ROW and Y_COL the distances of these,
-# CHUNK is the vectors that go through a line together, AHEAD whether to ask for the next line.
+# lines and pixels of x from one of the result to the next, Y_ROW and Y_COL the distances of these;
+# PITCH is the distance of the taps of two vectors of groups; vectors go through a line in so many
+# CHUNKS; AHEAD says whether to ask for the next line.
 GROUPS, VECTORS, DEPTH, EXTENT, LINE, COL, DOWN, STEP, Y_ROW, Y_COL = range(10)
-CHUNK, AHEAD, LINES, LINE_TABLE, IMAGE_FIELDS = range(10, 15)
+PITCH, CHUNKS, AHEAD, LINES, LINE_TABLE, IMAGE_FIELDS = range(10, 16)
 
 # Fields of a line's row in the table: offset in x and coordinate of the pixel that its first pixel
 # and the first of all taps meet, its pixels, its offset in the result, taps in a row and their
@@ -92,6 +93,8 @@ class ImageLines:
         Of the image (N, G, 1, D, H, W), the filters (G, 1, 1, T, R, S) and the output pixels.
     stride, before, dilation, spacing : Ints
         Geometry along each spatial axis, of which stride or spacing is 1.
+    pitch : int
+        Vectors in ``work`` for each vector of groups: its taps, and what stands beside them.
     width : int
         Numbers in a vector.
 
@@ -117,6 +120,7 @@ class ImageLines:
         before: Ints,
         dilation: Ints,
         spacing: Ints,
+        pitch: int,
         width: int,
     ) -> None:
         groups, taps = w.shape[0], w.shape[3:]
@@ -145,7 +149,8 @@ class ImageLines:
             *stride[1:],
             y.strides[4],
             y.strides[5] * spacing[2],
-            ceil(vectors / min(chunks, vectors)),
+            pitch * width,
+            min(chunks, vectors),
             int(touched > CACHED_BYTES),
             self.count,
             tables.add(table),
