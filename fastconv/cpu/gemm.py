@@ -123,6 +123,7 @@ def multiply_block(task, slot, size, table, x, weight, bias, y, work):
                 size[W_STEPS],
                 depth,
                 panel,
+                pitch,
                 pointer(bias, group * filters + k),
                 None,
                 out,

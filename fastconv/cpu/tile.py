@@ -34,7 +34,22 @@ STEPS = 2 * L1_BYTES // 3 // (MAX_COLS * VECTOR_BITS // 8)
 
 @inline
 def _accumulate_rows(
-    x, table, rows, last_row, steps, depth, panel, down, across, first, out, pitch, add, relu, cols
+    x,
+    table,
+    rows,
+    last_row,
+    steps,
+    depth,
+    panel,
+    row_pitch,
+    down,
+    across,
+    first,
+    out,
+    pitch,
+    add,
+    relu,
+    cols,
 ):
     # x[rows[i] + steps[s]] for ROWS rows; rows past the last one repeat it and are not written.
     width = lanes(out)
@@ -50,7 +65,7 @@ def _accumulate_rows(
             acc[i, j] = begin
     for s in range(depth):
         for j in range(cols):
-            row[0, j] = load(panel, (s * cols + j) * width)
+            row[0, j] = load(panel, s * row_pitch + j * width)
         step = element(table, steps + s)
         for i in range(ROWS):
             value = broadcast(x, element(table, min(rows + i, last_row)) + step)
@@ -68,7 +83,7 @@ def _accumulate_rows(
 
 @device
 def accumulate(
-    x, table, rows, count, steps, depth, panel, down, across, out, pitch, add, relu, cols
+    x, table, rows, count, steps, depth, panel, row_pitch, down, across, out, pitch, add, relu, cols
 ):
     """``out[i, :] (+)= sum_s x[table[rows + i] + table[steps + s]] * panel[s, :]``.
 
@@ -78,7 +93,7 @@ def accumulate(
         The image; every offset counts from here.
     table : (n,) int64
         Holds ``count`` row offsets from index ``rows`` and ``depth`` step offsets from ``steps``.
-    panel : pointer to (depth, cols * lanes)
+    panel : pointer to (depth, cols * lanes), rows ``row_pitch`` numbers apart
         One row per step.
     down : pointer to (count,), or None
         What the sums of each row begin with, unless they are added to ``out``.
@@ -94,10 +109,9 @@ def accumulate(
     cols : int
         Vectors in a row of ``panel`` and ``out``, 1 to MAX_COLS.
     """
-    width = cols * lanes(out)
     for first in range(0, depth, STEPS):
         span = min(STEPS, depth - first)
-        part = pointer(panel, first * width)
+        part = pointer(panel, first * row_pitch)
         step = steps + first
         more, end = add or first > 0, relu and first + STEPS >= depth
         for i in range(0, count, ROWS):
@@ -105,17 +119,77 @@ def accumulate(
             # The literal unrolls the loops over a tile's columns.
             if cols == 4:
                 _accumulate_rows(
-                    x, table, row, last, step, span, part, down, across, i, to, pitch, more, end, 4
+                    x,
+                    table,
+                    row,
+                    last,
+                    step,
+                    span,
+                    part,
+                    row_pitch,
+                    down,
+                    across,
+                    i,
+                    to,
+                    pitch,
+                    more,
+                    end,
+                    4,
                 )
             elif cols == 3:
                 _accumulate_rows(
-                    x, table, row, last, step, span, part, down, across, i, to, pitch, more, end, 3
+                    x,
+                    table,
+                    row,
+                    last,
+                    step,
+                    span,
+                    part,
+                    row_pitch,
+                    down,
+                    across,
+                    i,
+                    to,
+                    pitch,
+                    more,
+                    end,
+                    3,
                 )
             elif cols == 2:
                 _accumulate_rows(
-                    x, table, row, last, step, span, part, down, across, i, to, pitch, more, end, 2
+                    x,
+                    table,
+                    row,
+                    last,
+                    step,
+                    span,
+                    part,
+                    row_pitch,
+                    down,
+                    across,
+                    i,
+                    to,
+                    pitch,
+                    more,
+                    end,
+                    2,
                 )
             else:
                 _accumulate_rows(
-                    x, table, row, last, step, span, part, down, across, i, to, pitch, more, end, 1
+                    x,
+                    table,
+                    row,
+                    last,
+                    step,
+                    span,
+                    part,
+                    row_pitch,
+                    down,
+                    across,
+                    i,
+                    to,
+                    pitch,
+                    more,
+                    end,
+                    1,
                 )

@@ -215,6 +215,7 @@ def winograd_block(task, slot, size, table, x, weight, bias, y, work):
                 size[STEP_OFFSETS],
                 planes * channels,
                 pointer(panel, point * depth * row),
+                row,
                 None,
                 None,
                 pointer(sums, point * sums_plane),

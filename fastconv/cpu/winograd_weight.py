@@ -176,6 +176,7 @@ def winograd_share(task, slot, size, table, dy, x, unused, dw, work):
                     size[TILE_OFFSETS],
                     tiles,
                     pointer(taps, point * taps_plane),
+                    row,
                     None,
                     None,
                     pointer(sums, point * sums_plane),
