@@ -10,9 +10,11 @@ from .geometry import (
     Ints,
     Padding,
     PerAxis,
+    as_shown,
     batched_shape,
     check_image,
     check_size,
+    is_channels_last,
     is_plain,
     padding_form,
     per_axis,
@@ -30,19 +32,20 @@ def pool_geometry_of(
     padding: Padding,
     dilation: PerAxis,
     ceil_mode: bool,
+    data_format: str,
     x_name: str = "x",
 ) -> ConvGeometry:
     """The geometry of a pooling, given what the public functions are; ``x_shape`` may be unbatched.
 
-    >>> g = pool_geometry_of(2, (3, 9, 9), 3, 2, 1, 1, ceil_mode=True)
+    >>> g = pool_geometry_of(2, (9, 9, 3), 3, 2, 1, 1, True, "channels_last")
     >>> g.y_shape
     (1, 3, 1, 1, 5, 5)
     """
     if stride is None:
         stride = kernel_size
-    arguments = kernel_size, stride, padding, dilation, bool(ceil_mode), x_name
+    arguments = kernel_size, stride, padding, dilation, bool(ceil_mode), data_format, x_name
     # As for convolutions, looking at each in earnest takes a third of a small call.
-    if all(map(is_plain, arguments[:4])):
+    if type(data_format) is str and all(map(is_plain, arguments[:4])):
         return _kept_geometry(ndim, x_shape, *arguments)  # type: ignore[arg-type]
     return _geometry(ndim, x_shape, *arguments)
 
@@ -55,9 +58,12 @@ def _geometry(
     padding: Padding,
     dilation: PerAxis,
     ceil_mode: bool,
+    data_format: str,
     x_name: str,
 ) -> ConvGeometry:
-    x_shape = batched_shape(x_name, x_shape, ndim)
+    channels_last = is_channels_last(data_format)
+    x_shape = batched_shape(x_name, x_shape, ndim, channels_last)
+    x_name = as_shown(x_name, channels_last)
     kernel = per_axis("kernel_size", kernel_size, ndim, 1)
     strides = per_axis("stride", stride, ndim, 1)
     pairs = pool_pairs(padding, kernel)
@@ -91,6 +97,7 @@ def _geometry(
         before=three_axes(tuple([pair[0] for pair in pairs]), 0),
         after=three_axes(tuple([pair[1] for pair in pairs]), 0),
         dilation=three_axes(dilations, 1),
+        channels_last=channels_last,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 
 from numpy.typing import NDArray
 
-from .geometry import Padding, PerAxis, per_axis
+from .geometry import Padding, PerAxis, is_channels_last, per_axis
 from .pool_geometry import pool_pairs
 from .pooling import avg_pool, avg_pool_grad_input, max_pool, max_pool_grad_input
 
@@ -21,17 +21,34 @@ class _Pool:
     ndim: ClassVar[int]
 
     def __init__(
-        self, kernel_size: PerAxis, stride: PerAxis | None, padding: Padding, ceil_mode: bool
+        self,
+        kernel_size: PerAxis,
+        stride: PerAxis | None,
+        padding: Padding,
+        ceil_mode: bool,
+        data_format: str,
     ) -> None:
+        is_channels_last(data_format)
         self.kernel_size = per_axis("kernel_size", kernel_size, self.ndim, 1)
         self.stride = self.kernel_size
         if stride is not None:
             self.stride = per_axis("stride", stride, self.ndim, 1)
         self.padding = pool_pairs(padding, self.kernel_size)
         self.ceil_mode = bool(ceil_mode)
+        self.data_format = data_format
         self.training = True
         self.grads: dict[str, Array] = {}
         self._x: Any = None
+
+    @property
+    def _windows(self) -> tuple[Any, ...]:
+        """What the functions take after the arrays."""
+        return self.kernel_size, self.stride, self.padding
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        """What they take by keyword."""
+        return {"ceil_mode": self.ceil_mode, "data_format": self.data_format}
 
     @property
     def parameters(self) -> dict[str, Array]:
@@ -82,7 +99,7 @@ class _MaxPool(_Pool):
 
     Parameters
     ----------
-    kernel_size, stride, padding, dilation, ceil_mode
+    kernel_size, stride, padding, dilation, ceil_mode, data_format
         As in ``max_pool{n}d``.
 
     Attributes
@@ -93,7 +110,7 @@ class _MaxPool(_Pool):
     Raises
     ------
     TypeError, ValueError
-        If a number is not an integer or out of range.
+        If a number is not an integer or out of range, or ``data_format`` cannot serve.
 
     Examples
     --------
@@ -114,24 +131,26 @@ class _MaxPool(_Pool):
         dilation: PerAxis = 1,
         *,
         ceil_mode: bool = False,
+        data_format: str = "channels_first",
     ) -> None:
-        super().__init__(kernel_size, stride, padding, ceil_mode)
+        super().__init__(kernel_size, stride, padding, ceil_mode, data_format)
         self.dilation = per_axis("dilation", dilation, self.ndim, 1)
+
+    @property
+    def _windows(self) -> tuple[Any, ...]:
+        return (*super()._windows, self.dilation)
 
     def forward(self, x: Array) -> Array:
         """The layer's result for ``x``, which is kept for ``backward`` in training mode."""
-        windows = self.kernel_size, self.stride, self.padding, self.dilation
-        y = max_pool(self.ndim, x, *windows, ceil_mode=self.ceil_mode)
+        y = max_pool(self.ndim, x, *self._windows, **self._options)
         assert not isinstance(y, tuple)
         self._keep(x)
         return y
 
     def backward(self, grad_output: Array) -> Array:
         """Gradient with respect to the last input."""
-        windows = self.kernel_size, self.stride, self.padding, self.dilation
-        return max_pool_grad_input(
-            self.ndim, grad_output, self._kept(), *windows, ceil_mode=self.ceil_mode
-        )
+        x = self._kept()
+        return max_pool_grad_input(self.ndim, grad_output, x, *self._windows, **self._options)
 
     def __repr__(self) -> str:
         return self._describe("dilation", "ceil_mode")
@@ -142,7 +161,7 @@ class _AvgPool(_Pool):
 
     Parameters
     ----------
-    kernel_size, stride, padding, ceil_mode, count_include_pad
+    kernel_size, stride, padding, ceil_mode, count_include_pad, data_format
         As in ``avg_pool{n}d``.
 
     Attributes
@@ -153,7 +172,7 @@ class _AvgPool(_Pool):
     Raises
     ------
     TypeError, ValueError
-        If a number is not an integer or out of range.
+        If a number is not an integer or out of range, or ``data_format`` cannot serve.
 
     Examples
     --------
@@ -174,36 +193,25 @@ class _AvgPool(_Pool):
         *,
         ceil_mode: bool = False,
         count_include_pad: bool = True,
+        data_format: str = "channels_first",
     ) -> None:
-        super().__init__(kernel_size, stride, padding, ceil_mode)
+        super().__init__(kernel_size, stride, padding, ceil_mode, data_format)
         self.count_include_pad = bool(count_include_pad)
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {**super()._options, "count_include_pad": self.count_include_pad}
 
     def forward(self, x: Array) -> Array:
         """The layer's result for ``x``, whose shape is kept for ``backward`` in training mode."""
-        y = avg_pool(
-            self.ndim,
-            x,
-            self.kernel_size,
-            self.stride,
-            self.padding,
-            ceil_mode=self.ceil_mode,
-            count_include_pad=self.count_include_pad,
-        )
+        y = avg_pool(self.ndim, x, *self._windows, **self._options)
         self._keep(x.shape)
         return y
 
     def backward(self, grad_output: Array) -> Array:
         """Gradient with respect to the last input."""
-        return avg_pool_grad_input(
-            self.ndim,
-            grad_output,
-            self._kept(),
-            self.kernel_size,
-            self.stride,
-            self.padding,
-            ceil_mode=self.ceil_mode,
-            count_include_pad=self.count_include_pad,
-        )
+        shape = self._kept()
+        return avg_pool_grad_input(self.ndim, grad_output, shape, *self._windows, **self._options)
 
     def __repr__(self) -> str:
         return self._describe("ceil_mode", "count_include_pad")

@@ -30,6 +30,7 @@ def max_pool(
     *,
     ceil_mode: bool = False,
     return_indices: bool = False,
+    data_format: str = "channels_first",
     out: Array | None = None,
 ) -> Array | tuple[Array, Array]:
     """The largest number of every window.
@@ -48,6 +49,7 @@ def max_pool(
     {ceil_mode}
     return_indices : bool, default False
         Whether the places of the results in ``x`` are wanted too.
+    {data_format}
     {out}
 
     Returns
@@ -75,11 +77,13 @@ def max_pool(
     True
     """
     backend = _pool_backend_of({"x": x})
-    g = pool_geometry_of(ndim, x.shape, kernel_size, stride, padding, dilation, ceil_mode)
+    g = pool_geometry_of(
+        ndim, x.shape, kernel_size, stride, padding, dilation, ceil_mode, data_format
+    )
     y: Array = backend.result_like(
         x, image_shape(g.y_shape, ndim, x.shape, g.channels_last), out, (x,)
     )
-    indices: Array | None = backend.max_pool(x, g, y, bool(return_indices))
+    indices: Array | None = backend.max_pool(x, g, ndim, y, bool(return_indices))
     return y if indices is None else (y, indices)
 
 
@@ -93,6 +97,7 @@ def max_pool_grad_input(
     dilation: PerAxis = 1,
     *,
     ceil_mode: bool = False,
+    data_format: str = "channels_first",
     out: Array | None = None,
 ) -> Array:
     """Gradient of a loss with respect to the images, given that with respect to the maxima.
@@ -110,6 +115,7 @@ def max_pool_grad_input(
     dilation : int or {n} ints, default 1
         Pixels of ``x`` from one tap to the next.
     {ceil_mode}
+    {data_format}
     {out}
 
     Returns
@@ -131,10 +137,12 @@ def max_pool_grad_input(
     True
     """
     backend = _pool_backend_of({"grad_output": grad_output, "x": x})
-    g = pool_geometry_of(ndim, x.shape, kernel_size, stride, padding, dilation, ceil_mode)
+    g = pool_geometry_of(
+        ndim, x.shape, kernel_size, stride, padding, dilation, ceil_mode, data_format
+    )
     check_grad_output(grad_output, image_shape(g.y_shape, ndim, x.shape, g.channels_last))
     dx: Array = backend.result_like(x, tuple(x.shape), out, (grad_output, x))
-    backend.max_pool_grad_input(grad_output, x, g, dx)
+    backend.max_pool_grad_input(grad_output, x, g, ndim, dx)
     return dx
 
 
@@ -147,6 +155,7 @@ def avg_pool(
     *,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
+    data_format: str = "channels_first",
     out: Array | None = None,
 ) -> Array:
     """The mean of every window.
@@ -163,6 +172,7 @@ def avg_pool(
     count_include_pad : bool, default True
         Whether pixels of the padding count for the size of a window. What ``ceil_mode`` adds beyond
         it never does.
+    {data_format}
     {out}
 
     Returns
@@ -186,11 +196,11 @@ def avg_pool(
     True
     """
     backend = _pool_backend_of({"x": x})
-    g = pool_geometry_of(ndim, x.shape, kernel_size, stride, padding, 1, ceil_mode)
+    g = pool_geometry_of(ndim, x.shape, kernel_size, stride, padding, 1, ceil_mode, data_format)
     y: Array = backend.result_like(
         x, image_shape(g.y_shape, ndim, x.shape, g.channels_last), out, (x,)
     )
-    backend.avg_pool(x, g, y, bool(count_include_pad))
+    backend.avg_pool(x, g, ndim, y, bool(count_include_pad))
     return y
 
 
@@ -204,6 +214,7 @@ def avg_pool_grad_input(
     *,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
+    data_format: str = "channels_first",
     out: Array | None = None,
 ) -> Array:
     """Gradient of a loss with respect to the images, given that with respect to the means.
@@ -220,6 +231,7 @@ def avg_pool_grad_input(
     {ceil_mode}
     count_include_pad : bool, default True
         As in ``avg_pool{n}d``.
+    {data_format}
     {out}
 
     Returns
@@ -247,11 +259,19 @@ def avg_pool_grad_input(
     backend = _pool_backend_of({"grad_output": grad_output})
     shape = shape_tuple("input_shape", input_shape)
     g = pool_geometry_of(
-        ndim, shape, kernel_size, stride, padding, 1, ceil_mode, x_name="input_shape"
+        ndim,
+        shape,
+        kernel_size,
+        stride,
+        padding,
+        1,
+        ceil_mode,
+        data_format,
+        x_name="input_shape",
     )
     check_grad_output(grad_output, image_shape(g.y_shape, ndim, shape, g.channels_last))
     dx: Array = backend.result_like(grad_output, shape, out, (grad_output,))
-    backend.avg_pool_grad_input(grad_output, g, dx, bool(count_include_pad))
+    backend.avg_pool_grad_input(grad_output, g, ndim, dx, bool(count_include_pad))
     return dx
 
 

@@ -80,9 +80,13 @@ def poisoned(shape, dtype):
 
 
 def check(got, expected, dtype, algorithm=None):
+    check_copy(got.copy_to_host(), expected, dtype, algorithm)
+
+
+def check_copy(got, expected, dtype, algorithm=None):
     assert got.dtype == dtype
     tolerance = TF32 if algorithm == "tf32" and dtype == "float32" else TOLERANCE[dtype]
-    assert_close(got.copy_to_host().astype("f8"), expected, tolerance=tolerance)
+    assert_close(got.astype("f8"), expected, tolerance=tolerance)
 
 
 @every_case
@@ -522,7 +526,7 @@ POOLS = [
 DILATED = [Pool((7, 9), (3, 2), 2, 1, (2, 3), ceil_mode=True), Pool((4, 5), (2, 2), 1, 1, (5, 2))]
 
 
-@pytest.mark.parametrize("order", ["channels first", "channels last"])
+@pytest.mark.parametrize("order", ["channels_first", "channels_last", "transposed"])
 @pytest.mark.parametrize(
     ("case", "dtype"),
     [(case, "float32") for case in POOLS + DILATED]
@@ -534,44 +538,53 @@ def test_pooling(case, dtype, order, rng):
         return getattr(fastconv, f"{name[:8]}{case.ndim}d{name[8:]}")
 
     def on_device(array):
-        # What Numba's arrays can say of strides: those of a transposed array.
-        if order == "channels first":
+        if order == "channels_first":
             return cuda.to_device(array)
         last = cuda.to_device(np.ascontiguousarray(np.moveaxis(array, 1, -1)))
+        if order == "channels_last":
+            return last
+        # What Numba's arrays can say of strides: those of a transposed array.
         return last.transpose((0, case.ndim + 1, *range(1, case.ndim + 1)))
+
+    def on_host(array):
+        array = array.copy_to_host()
+        return np.moveaxis(array, -1, 1) if order == "channels_last" else array
 
     def nowhere(shape):
         return on_device(np.full(shape, np.nan, dtype))
 
     x = draw(rng, case.x_shape, dtype)
+    format_ = {"data_format": "channels_last"} if order == "channels_last" else {}
     options = {"dilation": case.dilation, "ceil_mode": case.ceil_mode}
     expected, places = pool_reference.max_pool(x, *case.windows, **options)
     out = nowhere(expected.shape)
     y, indices = function_of("max_pool")(
-        on_device(x), *case.windows, **options, return_indices=True, out=out
+        on_device(x), *case.windows, **options, **format_, return_indices=True, out=out
     )
     assert y is out
-    np.testing.assert_array_equal(y.copy_to_host(), expected)
-    np.testing.assert_array_equal(indices.copy_to_host(), places)
+    np.testing.assert_array_equal(on_host(y), expected)
+    np.testing.assert_array_equal(on_host(indices), places)
     dy = data(rng, expected.shape, dtype)
     dx = function_of("max_pool_grad_input")(
-        on_device(dy), on_device(x), *case.windows, **options, out=nowhere(x.shape)
+        on_device(dy), on_device(x), *case.windows, **options, **format_, out=nowhere(x.shape)
     )
-    check(dx, pool_reference.max_pool_grad_input(dy, x, *case.windows, **options), dtype)
+    expected_dx = pool_reference.max_pool_grad_input(dy, x, *case.windows, **options)
+    check_copy(on_host(dx), expected_dx, dtype)
     if case.dilation != 1:
         return
     x = data(rng, case.x_shape, dtype)
     for counted in (True, False):
         options = {"ceil_mode": case.ceil_mode, "count_include_pad": counted}
         y = function_of("avg_pool")(
-            on_device(x), *case.windows, **options, out=nowhere(expected.shape)
+            on_device(x), *case.windows, **options, **format_, out=nowhere(expected.shape)
         )
-        check(y, pool_reference.avg_pool(x, *case.windows, **options), dtype)
+        check_copy(on_host(y), pool_reference.avg_pool(x, *case.windows, **options), dtype)
+        out = nowhere(x.shape)
         dx = function_of("avg_pool_grad_input")(
-            on_device(dy), x.shape, *case.windows, **options, out=nowhere(x.shape)
+            on_device(dy), out.shape, *case.windows, **options, **format_, out=out
         )
         expected_dx = pool_reference.avg_pool_grad_input(dy, x.shape, *case.windows, **options)
-        check(dx, expected_dx, dtype)
+        check_copy(on_host(dx), expected_dx, dtype)
 
 
 @pytest.mark.parametrize("ndim", [1, 2, 3])
@@ -582,6 +595,9 @@ def test_pooling_without_a_batch_axis(ndim, rng):
     check(y, pool_reference.max_pool(x[None], 2)[0][0], "float32")
     y = pools["avg"](cuda.to_device(x), 2)
     check(y, pool_reference.avg_pool(x[None], 2)[0], "float32")
+    last = cuda.to_device(np.ascontiguousarray(np.moveaxis(x, 0, -1)))
+    y = pools["max"](last, 2, data_format="channels_last").copy_to_host()
+    check_copy(np.moveaxis(y, -1, 0), pool_reference.max_pool(x[None], 2)[0][0], "float32")
 
 
 def test_pooling_layers(rng):

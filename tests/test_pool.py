@@ -121,6 +121,8 @@ ENGINES = [
 ]
 
 both_orders = pytest.mark.parametrize("order", ["channels first", "channels last"])
+# The last are arrays whose axes stand in that order.
+every_order = pytest.mark.parametrize("order", ["channels first", "channels last", "channels_last"])
 
 
 def function(name, ndim):
@@ -140,15 +142,26 @@ def ordered(array, order):
     """The same numbers, with the channels next to each other or far apart."""
     if order == "channels first":
         return array
-    return np.moveaxis(np.ascontiguousarray(np.moveaxis(array, 1, -1)), -1, 1)
+    last = np.ascontiguousarray(np.moveaxis(array, 1, -1))
+    return last if order == "channels_last" else np.moveaxis(last, -1, 1)
 
 
-@both_orders
+def first(array, order):
+    """The same array with its axes in the usual order."""
+    return np.moveaxis(array, -1, 1) if order == "channels_last" else array
+
+
+def options_of(order, **options):
+    return {**options, "data_format": "channels_last"} if order == "channels_last" else options
+
+
+@every_order
 @every_case
 def test_max_pool(case, order, dtype, rng):
-    x = ordered(draw(rng, case.x_shape, dtype), order)
+    x = draw(rng, case.x_shape, dtype)
     options = {"dilation": case.dilation, "ceil_mode": case.ceil_mode}
     expected, places = reference.max_pool(x, *case.windows, **options)
+    x, options = ordered(x, order), options_of(order, **options)
     read_only(x)
     out = ordered(poisoned(expected.shape, dtype), order)
     y, indices = function("max_pool", case.ndim)(
@@ -156,58 +169,60 @@ def test_max_pool(case, order, dtype, rng):
     )
     assert y is out
     assert indices.dtype == np.int64
-    np.testing.assert_array_equal(y, expected)
-    np.testing.assert_array_equal(indices, places)
+    np.testing.assert_array_equal(first(y, order), expected)
+    np.testing.assert_array_equal(first(indices, order), places)
     same = function("max_pool", case.ndim)(x, *case.windows, **options)
-    np.testing.assert_array_equal(same, expected)
+    np.testing.assert_array_equal(first(same, order), expected)
     assert same.dtype == dtype
+    assert same.flags.c_contiguous
 
 
-@both_orders
+@every_order
 @every_case
 def test_max_pool_grad_input(case, order, dtype, rng):
-    x = ordered(draw(rng, case.x_shape, dtype), order)
+    x = draw(rng, case.x_shape, dtype)
     options = {"dilation": case.dilation, "ceil_mode": case.ceil_mode}
     dy = data(rng, reference.max_pool(x, *case.windows, **options)[0].shape, dtype)
     expected = reference.max_pool_grad_input(dy, x, *case.windows, **options)
-    dy = ordered(dy, order)
+    x, dy, options = ordered(x, order), ordered(dy, order), options_of(order, **options)
     read_only(x, dy)
-    out = ordered(poisoned(x.shape, dtype), order)
+    out = ordered(poisoned(case.x_shape, dtype), order)
     dx = function("max_pool_grad_input", case.ndim)(dy, x, *case.windows, **options, out=out)
     assert dx is out
-    assert_close(dx, expected)
+    assert_close(first(dx, order), expected)
 
 
 @pytest.mark.parametrize("padded", [True, False])
-@both_orders
+@every_order
 @every_mean
 def test_avg_pool(case, order, padded, dtype, rng):
-    x = ordered(data(rng, case.x_shape, dtype), order)
+    x = data(rng, case.x_shape, dtype)
     options = {"ceil_mode": case.ceil_mode, "count_include_pad": padded}
     expected = reference.avg_pool(x, *case.windows, **options)
+    x, options = ordered(x, order), options_of(order, **options)
     read_only(x)
     out = ordered(poisoned(expected.shape, dtype), order)
     y = function("avg_pool", case.ndim)(x, *case.windows, **options, out=out)
     assert y is out
-    assert_close(y, expected)
+    assert_close(first(y, order), expected)
 
 
 @pytest.mark.parametrize("padded", [True, False])
-@both_orders
+@every_order
 @every_mean
 def test_avg_pool_grad_input(case, order, padded, dtype, rng):
     options = {"ceil_mode": case.ceil_mode, "count_include_pad": padded}
     shape = reference.avg_pool(np.zeros(case.x_shape), *case.windows, **options).shape
     dy = data(rng, shape, dtype)
     expected = reference.avg_pool_grad_input(dy, case.x_shape, *case.windows, **options)
-    dy = ordered(dy, order)
+    dy, options = ordered(dy, order), options_of(order, **options)
     read_only(dy)
     out = ordered(poisoned(case.x_shape, dtype), order)
     dx = function("avg_pool_grad_input", case.ndim)(
-        dy, case.x_shape, *case.windows, **options, out=out
+        dy, out.shape, *case.windows, **options, out=out
     )
     assert dx is out
-    assert_close(dx, expected)
+    assert_close(first(dx, order), expected)
 
 
 @every_mean
@@ -555,6 +570,19 @@ def test_layers(ndim, dtype, rng):
     assert_close(y, reference.avg_pool(x, *windows, count_include_pad=False))
     dx = reference.avg_pool_grad_input(y, x.shape, *windows, count_include_pad=False)
     assert_close(means.backward(y), dx)
+
+
+@pytest.mark.parametrize("make", [fastconv.MaxPool2d, fastconv.AvgPool2d])
+def test_layers_with_channels_last(make, rng):
+    x, dy = data(rng, (2, 9, 7, 5), "f4"), data(rng, (2, 5, 4, 5), "f4")
+    layer, same = make(3, 2, 1, data_format="channels_last"), make(3, 2, 1)
+    y = layer.forward(x)
+    np.testing.assert_array_equal(first(y, "channels_last"), same.forward(np.moveaxis(x, -1, 1)))
+    dx = same.backward(np.moveaxis(dy, -1, 1))
+    np.testing.assert_array_equal(first(layer.backward(dy), "channels_last"), dx)
+    np.testing.assert_array_equal(layer.forward(x[0]), y[0])
+    with pytest.raises(ValueError, match="data_format must be"):
+        make(3, data_format="NHWC")
 
 
 @pytest.mark.parametrize("make", [fastconv.MaxPool2d, fastconv.AvgPool2d])

@@ -22,10 +22,10 @@ what gradients need besides,
 
 and for pooling,
 
-    max_pool(x, geometry, out, indexed)
-    max_pool_grad_input(grad_output, x, geometry, out)
-    avg_pool(x, geometry, out, padded)
-    avg_pool_grad_input(grad_output, geometry, out, padded)
+    max_pool(x, geometry, ndim, out, indexed)
+    max_pool_grad_input(grad_output, x, geometry, ndim, out)
+    avg_pool(x, geometry, ndim, out, padded)
+    avg_pool_grad_input(grad_output, geometry, ndim, out, padded)
 
 Arrays come as the caller has them, but checked; ``choose`` has said which algorithm, and ``out`` is
 from ``result_like``, is written whole and returned. With ``relu``, 0 takes the place of results
@@ -71,6 +71,7 @@ from .pooling import avg_pool as avg_pool
 from .pooling import avg_pool_grad_input as avg_pool_grad_input
 from .pooling import max_pool as max_pool
 from .pooling import max_pool_grad_input as max_pool_grad_input
+from .views import grouped_image as grouped_image
 
 Array = NDArray[Any]
 ONES = (1, 1, 1)
@@ -294,16 +295,6 @@ def requirements(
         max((plan.work for plan in plans), default=0),
         max((driver.threads_of(plan) for plan in plans), default=1),
     )
-
-
-def grouped_image(array: Array, grouped: Ints, g: ConvGeometry) -> Array:
-    """View of an image as the caller has it, or such a view, of this shape (N, G, C/G, D, H, W)."""
-    if array.ndim == 6:
-        return array
-    if not g.channels_last:
-        return array.reshape(grouped)
-    batch, groups, channels, *spatial = grouped
-    return array.reshape(batch, *spatial, groups, channels).transpose(0, 4, 5, 1, 2, 3)
 
 
 def _empty_image(grouped: Ints, dtype: np.dtype[Any], g: ConvGeometry) -> Array:

@@ -1,4 +1,7 @@
-"""The CPU backend's poolings: from the arrays of the caller to the engines."""
+"""The CPU backend's poolings: from the arrays of the caller to the engines.
+
+``ndim``, the number of spatial axes, is for backends that cannot make views of six axes.
+"""
 
 from math import prod
 from typing import Any
@@ -8,11 +11,14 @@ from numpy.typing import NDArray
 
 from ..geometry import ConvGeometry, Ints
 from . import pool, pool_gradient
+from .views import grouped_image
 
 Array = NDArray[Any]
 
 
-def max_pool(x: Array, geometry: ConvGeometry, out: Array, indexed: bool) -> Array | None:
+def max_pool(
+    x: Array, geometry: ConvGeometry, ndim: int, out: Array, indexed: bool
+) -> Array | None:
     """Write the largest numbers of windows into ``out``; return their indices if those are wanted.
 
     Raises
@@ -26,36 +32,39 @@ def max_pool(x: Array, geometry: ConvGeometry, out: Array, indexed: bool) -> Arr
     if g.batch:
         guise = np.empty((0,) * 6, out.dtype)
         if indices is not None:
-            guise = _in_guise(indices, out.dtype).reshape(g.y_shape)
-        x, y = x.reshape(g.x_shape), out.reshape(g.y_shape)
+            guise = grouped_image(_in_guise(indices, out.dtype), g.y_shape, g)
+        x, y = grouped_image(x, g.x_shape, g), grouped_image(out, g.y_shape, g)
         pool.max_pool(x, guise, None, y, g.kernel, g.stride, g.before, g.dilation)
     return indices
 
 
-def max_pool_grad_input(grad_output: Array, x: Array, geometry: ConvGeometry, out: Array) -> None:
+def max_pool_grad_input(
+    grad_output: Array, x: Array, geometry: ConvGeometry, ndim: int, out: Array
+) -> None:
     """Write the gradient of ``max_pool`` into ``out``."""
     g = geometry
     _check_pixels(x, g)
     if g.batch:
-        dy, x, dx = grad_output.reshape(g.y_shape), x.reshape(g.x_shape), out.reshape(g.x_shape)
+        dy, x = grouped_image(grad_output, g.y_shape, g), grouped_image(x, g.x_shape, g)
+        dx = grouped_image(out, g.x_shape, g)
         pool_gradient.max_pool_grad_input(x, dy, None, dx, g.kernel, g.stride, g.before, g.dilation)
 
 
-def avg_pool(x: Array, geometry: ConvGeometry, out: Array, padded: bool) -> None:
+def avg_pool(x: Array, geometry: ConvGeometry, ndim: int, out: Array, padded: bool) -> None:
     """Write the means of windows into ``out``; pixels of the padding count if it is ``padded``."""
     g = geometry
     if g.batch:
-        x, y = x.reshape(g.x_shape), out.reshape(g.y_shape)
+        x, y = grouped_image(x, g.x_shape, g), grouped_image(out, g.y_shape, g)
         pool.avg_pool(x, x, None, y, *_sizes(g, padded))
 
 
 def avg_pool_grad_input(
-    grad_output: Array, geometry: ConvGeometry, out: Array, padded: bool
+    grad_output: Array, geometry: ConvGeometry, ndim: int, out: Array, padded: bool
 ) -> None:
     """Write the gradient of ``avg_pool`` into ``out``."""
     g = geometry
     if g.batch:
-        dy, dx = grad_output.reshape(g.y_shape), out.reshape(g.x_shape)
+        dy, dx = grouped_image(grad_output, g.y_shape, g), grouped_image(out, g.x_shape, g)
         pool_gradient.avg_pool_grad_input(dy, dy, None, dx, *_sizes(g, padded))
 
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
+from ..geometry import ConvGeometry
 from .blocks import Ints
 
 
@@ -18,6 +19,16 @@ class Layout(NamedTuple):
 def layout(shape: Ints, byte_strides: Ints, itemsize: int) -> Layout:
     """Layout of an array, given what NumPy says of it."""
     return Layout(shape, tuple([stride // itemsize for stride in byte_strides]))
+
+
+def grouped_image(array: NDArray[Any], grouped: Ints, g: ConvGeometry) -> NDArray[Any]:
+    """View of an image as the caller has it, or such a view, of this shape (N, G, C/G, D, H, W)."""
+    if array.ndim == 6:
+        return array
+    if not g.channels_last:
+        return array.reshape(grouped)
+    batch, groups, channels, *spatial = grouped
+    return array.reshape(batch, *spatial, groups, channels).transpose(0, 4, 5, 1, 2, 3)
 
 
 def aligned(x: NDArray[Any]) -> NDArray[Any]:

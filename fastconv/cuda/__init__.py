@@ -8,10 +8,10 @@
     mask(a, y)
     side_by_side(a, b, axis, groups)
     spread_bias(bias, shape, ndim, channels_last)
-    max_pool(x, geometry, out, indexed)
-    max_pool_grad_input(grad_output, x, geometry, out)
-    avg_pool(x, geometry, out, padded)
-    avg_pool_grad_input(grad_output, geometry, out, padded)
+    max_pool(x, geometry, ndim, out, indexed)
+    max_pool_grad_input(grad_output, x, geometry, ndim, out)
+    avg_pool(x, geometry, ndim, out, padded)
+    avg_pool_grad_input(grad_output, geometry, ndim, out, padded)
 
 Results are arrays of the first argument's library, computed on that library's current stream;
 nothing is copied between host and device.
@@ -23,7 +23,7 @@ from math import prod
 from typing import Any
 
 from ..dtypes import CUDA_DTYPES, check_dtypes
-from ..geometry import ConvGeometry, Ints
+from ..geometry import ConvGeometry, Ints, image_shape
 from ..plan.cuda import explain_choice
 from ..results import overlaps_itself
 from . import gemm, gemm_weight, padding, planar, planar_weight, pool, reference, simt, tensor
@@ -278,42 +278,49 @@ def _for_each(
     )
 
 
-def max_pool(x: Array, geometry: ConvGeometry, out: Array, indexed: bool) -> Array | None:
+def max_pool(
+    x: Array, geometry: ConvGeometry, ndim: int, out: Array, indexed: bool
+) -> Array | None:
     """Write the largest numbers of windows into ``out``; return their indices, if wanted."""
-    seen, y = _channels(x, geometry.x_shape), _channels(out, geometry.y_shape)
+    g, last = geometry, geometry.channels_last
+    seen, y = _image(x, ndim, g.x_shape, last), _image(out, ndim, g.y_shape, last)
     indices = empty_like(x, tuple(out.shape), "int64") if indexed else None
-    found = None if indices is None else _channels(indices, geometry.y_shape)
-    if geometry.batch:
-        pool.max_pool(seen, y, found, geometry, x)
+    found = None if indices is None else _image(indices, ndim, g.y_shape, last)
+    if g.batch:
+        pool.max_pool(seen, y, found, g, x)
     return indices
 
 
-def max_pool_grad_input(grad_output: Array, x: Array, geometry: ConvGeometry, out: Array) -> None:
+def max_pool_grad_input(
+    grad_output: Array, x: Array, geometry: ConvGeometry, ndim: int, out: Array
+) -> None:
     """Write the gradient of ``max_pool`` into ``out``."""
-    g = geometry
+    g, last = geometry, geometry.channels_last
     if g.batch:
         dy, seen, dx = (
-            _channels(array, shape)
+            _image(array, ndim, shape, last)
             for array, shape in ((grad_output, g.y_shape), (x, g.x_shape), (out, g.x_shape))
         )
-        found = operand(empty_like(x, g.y_shape, "int64"))
-        pool.max_pool_grad_input(dy, seen, dx, found, g, x)
+        indices = empty_like(x, image_shape(g.y_shape, 3, g.y_shape, last), "int64")
+        pool.max_pool_grad_input(dy, seen, dx, _image(indices, 3, g.y_shape, last), g, x)
 
 
-def avg_pool(x: Array, geometry: ConvGeometry, out: Array, padded: bool) -> None:
+def avg_pool(x: Array, geometry: ConvGeometry, ndim: int, out: Array, padded: bool) -> None:
     """Write the means of windows into ``out``; pixels of the padding count if it is ``padded``."""
-    seen, y = _channels(x, geometry.x_shape), _channels(out, geometry.y_shape)
-    if geometry.batch:
-        pool.avg_pool(seen, y, geometry, padded, x)
+    g, last = geometry, geometry.channels_last
+    if g.batch:
+        seen, y = _image(x, ndim, g.x_shape, last), _image(out, ndim, g.y_shape, last)
+        pool.avg_pool(seen, y, g, padded, x)
 
 
 def avg_pool_grad_input(
-    grad_output: Array, geometry: ConvGeometry, out: Array, padded: bool
+    grad_output: Array, geometry: ConvGeometry, ndim: int, out: Array, padded: bool
 ) -> None:
     """Write the gradient of ``avg_pool`` into ``out``."""
-    dy, dx = _channels(grad_output, geometry.y_shape), _channels(out, geometry.x_shape)
-    if geometry.batch:
-        pool.avg_pool_grad_input(dy, dx, geometry, padded, grad_output)
+    g, last = geometry, geometry.channels_last
+    if g.batch:
+        dy, dx = _image(grad_output, ndim, g.y_shape, last), _image(out, ndim, g.x_shape, last)
+        pool.avg_pool_grad_input(dy, dx, g, padded, grad_output)
 
 
 def _reference(
@@ -381,13 +388,6 @@ def _samples(array: Array, ndim: int, grouped: Ints, channels_last: bool) -> Ope
     step = image.strides[0] if groups == 1 else image.strides[1]
     shape = (1, batch * groups, *grouped[2:])
     return image._replace(shape=shape, strides=(0, step, *image.strides[2:]))
-
-
-def _channels(array: Array, grouped: Ints) -> Operand:
-    """An image (N, C, *spatial), with or without N, as (N, C, 1, D, H, W)."""
-    # One without N that looks as if it had it has a single channel and line: all the same.
-    batched = tuple(array.shape[:2]) == grouped[:2]
-    return _image(array, len(array.shape) - (2 if batched else 1), grouped, False)
 
 
 def _filters(array: Array, g: ConvGeometry) -> Operand:
