@@ -18,6 +18,7 @@ from fastconv.bench.machine import Machine
 from fastconv.bench.results import Record, Results, Timing, geometric_mean
 from fastconv.bench.runner import Runner, relative_error
 from fastconv.bench.suites import MAPS, SUITES, Layer, layers_of
+from fastconv.bench.variants import VARIANTS
 
 from . import reference
 
@@ -163,6 +164,43 @@ def test_runner():
     for timing in record.timings:
         assert 0 < timing.best <= timing.median
         assert timing.error < 1e-6
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("suite", VARIANTS)
+def test_variants(suite):
+    pytest.importorskip("torch")
+    pytest.importorskip("ml_dtypes")
+    cheapest = {}
+    for variant in sorted(VARIANTS[suite], key=lambda variant: -variant.bytes):
+        cheapest[variant.map_name, variant.dtype, "avg" in variant.shape] = variant
+    for variant in cheapest.values():
+        record = Runner([], threads=1, rounds=3, seconds=0.001).measure_variant(variant)
+        assert record.suites == (suite,)
+        assert (record.map_name, record.dtype) == (variant.map_name, variant.dtype)
+        assert {*runner.OUR_NAMES} < {timing.name for timing in record.timings}
+        worst = {"float32": 1e-5, **report.STORED_ERRORS}[record.dtype]
+        assert all(t.error < (worst if t.peer == "fastconv" else 2 * worst) for t in record.timings)
+        assert record.ratio("torch") > 0
+        assert (record.ratio("torch float32") is not None) == (suite == "half")
+
+
+@pytest.mark.torch
+def test_command_of_variants(tmp_path, known_machine, capsys):
+    pytest.importorskip("torch")
+    file = tmp_path / "times.json"
+    options = ["--suite", "per-sample", "--quick", "--seconds", "0.001", "--json", str(file)]
+    assert main(["bench", *options]) == 0
+    (record,) = Results.load(file).records
+    assert record.suites == ("per-sample",)
+    assert Results.load(file).peers == ("torch",)
+    assert "per-sample" in capsys.readouterr().out
+
+
+def test_variants_need_pytorch(monkeypatch, capsys):
+    monkeypatch.setattr(command, "missing_packages", lambda peer: [peer])
+    assert main(["bench", "--suite", "pooling"]) == 1
+    assert "pooling need PyTorch" in capsys.readouterr().err
 
 
 def algorithms_timed(record):

@@ -13,10 +13,11 @@ import numba
 from ..progress import progress
 from . import cuda, machine, plot, report
 from .contestant import Contestant
-from .peers import PEERS, load_peers
+from .peers import PEERS, load_peers, missing_packages
 from .results import Record, Results
 from .runner import LEAST_ROUNDS, Runner, ours
 from .suites import MAPS, SUITES, Layer, layers_of
+from .variants import PEER, SAME_WORK, VARIANTS, Variant
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -34,14 +35,14 @@ def add_parser(commands: "Commands") -> None:
         " same process, check every result, and compare with what the processor can do.",
     )
     add = parser.add_argument
-    names = ", ".join(SUITES)
+    names, more = ", ".join(SUITES), ", ".join(VARIANTS)
     add(
         "--suite",
-        type=_names(SUITES),
+        type=_names([*SUITES, *VARIANTS]),
         action="extend",
         nargs="+",
         metavar="NAME",
-        help=f"layers to time, by default all: {names}",
+        help=f"layers to time, by default all: {names}; or, beside PyTorch alone: {more}",
     )
     maps, peers = ",".join(MAPS), ",".join(PEERS)
     add("--map", type=_names(MAPS), metavar="MAP,...", help=f"by default {maps}")
@@ -84,6 +85,11 @@ def run(arguments: argparse.Namespace) -> int:
     except (ModuleNotFoundError, RuntimeError) as error:
         print(f"fastconv bench: {error}", file=sys.stderr)
         return 1
+    beside_torch = {*chain(*arguments.suite or ())} & {*VARIANTS}
+    if beside_torch and not arguments.load and missing_packages(PEER):
+        names = ", ".join(sorted(beside_torch))
+        print(f"fastconv bench: {names} need PyTorch, which is not installed", file=sys.stderr)
+        return 1
     results = arguments.load or _measure(arguments, paths)
     if results is None:
         print("fastconv bench: interrupted before anything was measured", file=sys.stderr)
@@ -102,32 +108,41 @@ def _measure(arguments: argparse.Namespace, paths: Sequence[Contestant]) -> Resu
     if arguments.threads:
         numba.set_num_threads(arguments.threads)
     threads = numba.get_num_threads()
-    asked = arguments.against or list(PEERS)
+    suites = list(dict.fromkeys(chain(*arguments.suite))) if arguments.suite else list(SUITES)
+    layers = [name for name in suites if name in SUITES]
+    asked = (arguments.against or list(PEERS)) if layers else []
     contestants, left_out = load_peers(asked, threads)
     for peer, reason in left_out.items():
         print(f"{peer} is left out: {reason}")
-    packages = tuple(package for peer in asked for package in PEERS[peer][0])
-    found = machine.measure(packages)
-    suites = list(dict.fromkeys(chain(*arguments.suite))) if arguments.suite else list(SUITES)
+    versions_of = [*asked, PEER] if len(layers) < len(suites) else asked
+    packages = dict.fromkeys(package for peer in versions_of for package in PEERS[peer][0])
+    found = machine.measure(tuple(packages))
     rounds = LEAST_ROUNDS if arguments.quick else arguments.rounds
     taking_part = [*ours(arguments.algorithms), *paths, *contestants]
     runner = Runner(taking_part, threads, rounds, arguments.seconds)
-    todo = list(product(_layers(suites, arguments.quick), arguments.map or MAPS))
+    maps = arguments.map or MAPS
+    todo: list[tuple[Layer | Variant, str]] = [*product(_layers(layers, arguments.quick), maps)]
+    todo += [(variant, variant.map_name) for variant in _variants(suites, maps, arguments.quick)]
     records: list[Record] = []
     try:
-        for layer, map_name in progress(todo, "map", lambda each: f"{each[0].name} {each[1]}"):
-            records.append(runner.measure(layer, map_name, suites))
+        for what, map_name in progress(todo, "map", lambda each: f"{each[0].name} {each[1]}"):
+            if isinstance(what, Variant):
+                records.append(runner.measure_variant(what))
+            else:
+                records.append(runner.measure(what, map_name, layers))
     except KeyboardInterrupt:
         print(f"interrupted after {len(records)} of {len(todo)} measurements", file=sys.stderr)
         if not records:
             return None
-    present = tuple(peer for peer in asked if peer not in left_out)
+    took_part = {timing.peer for record in records for timing in record.timings}
+    present = [peer for peer in asked if peer not in left_out]
+    present += [peer for peer in (PEER, SAME_WORK) if peer in took_part and peer not in present]
     return Results(
         found.measured_again(),
         rounds,
         arguments.seconds,
         runner.reference,
-        present,
+        tuple(present),
         left_out,
         tuple(records),
         tuple(path.name for path in paths),
@@ -139,6 +154,13 @@ def _layers(suites: Sequence[str], quick: bool) -> list[Layer]:
         return layers_of(suites)
     cheapest = [min(SUITES[suite], key=lambda layer: layer.flops) for suite in suites]
     return list(dict.fromkeys(cheapest))
+
+
+def _variants(suites: Sequence[str], maps: Sequence[str], quick: bool) -> list[Variant]:
+    chosen = [VARIANTS[suite] for suite in suites if suite in VARIANTS]
+    if quick:
+        return [min(variants, key=lambda variant: variant.flops) for variants in chosen]
+    return [variant for variant in chain(*chosen) if variant.map_name in maps]
 
 
 def _show(results: Results) -> None:

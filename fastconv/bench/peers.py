@@ -47,17 +47,23 @@ class Torch(Contestant):
         return tensor.contiguous(memory_format=getattr(self._torch, name))
 
     def prepare(self, layer: Layer, map_name: str, operands: Operands) -> Call:
-        x, weight, dy = (self._tensor(a) for a in (operands.x, operands.weight, operands.dy))
-        axes = (layer.stride, layer.padding, layer.dilation)
-        groups = layer.groups
-        if map_name == "forward":
-            conv = getattr(self._torch.nn.functional, f"conv{layer.ndim}d")
-            return lambda: conv(x, weight, None, *axes, groups)
-        backward = self._torch.ops.aten.convolution_backward.default
-        zeros = (0,) * layer.ndim
-        result = 0 if map_name == "grad_input" else 1
-        mask = (result == 0, result == 1, False)
-        return lambda: backward(dy, x, weight, None, *axes, False, zeros, groups, mask)[result]
+        tensors = (self._tensor(a) for a in (operands.x, operands.weight, operands.dy))
+        return torch_convolution(layer, map_name, *tensors)
+
+
+def torch_convolution(layer: Layer, map_name: str, x: Any, weight: Any, dy: Any) -> Call:
+    """The call of PyTorch that computes a map of tensors."""
+    torch = import_module("torch")
+    axes = (layer.stride, layer.padding, layer.dilation)
+    groups = layer.groups
+    if map_name == "forward":
+        conv = getattr(torch.nn.functional, f"conv{layer.ndim}d")
+        return lambda: conv(x, weight, None, *axes, groups)
+    backward = torch.ops.aten.convolution_backward.default
+    zeros = (0,) * layer.ndim
+    result = 0 if map_name == "grad_input" else 1
+    mask = (result == 0, result == 1, False)
+    return lambda: backward(dy, x, weight, None, *axes, False, zeros, groups, mask)[result]
 
 
 class OnnxRuntime(Contestant):

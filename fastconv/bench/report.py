@@ -14,6 +14,8 @@ NOTHING = "-"
 # What float32 sums, and ours all the more, should stay below.
 WORST_ERROR = 1e-4
 OUR_WORST_ERROR = 1e-5
+# Results that are rounded to 11 and 8 bits as they are stored.
+STORED_ERRORS = {"float16": 5e-4, "bfloat16": 4e-3}
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,8 @@ def mean_table(results: Results) -> Table:
             ratios = [_mean(results, name, suite, map_name) for name in names]
             cells = [_ratio(ratio) for ratio in ratios]
             count = len(results.select(suite, map_name))
+            if count == 0:
+                continue
             rows.append((suite or "all layers", map_name or "all maps", str(count), *cells))
     title = "Geometric means of the peer's best time / ours (above 1: we are faster)"
     return Table(title, ("suite", "map", "count", *names), tuple(rows), words=2)
@@ -161,9 +165,10 @@ def machine_lines(machine: Machine) -> list[str]:
 
 
 def _method(results: Results) -> str:
+    dtypes = ", ".join(dict.fromkeys(r.dtype for r in results.records))
     return (
-        f"float32. Best of {results.rounds} rounds in one process, all contestants called in turn"
-        " in each round, results checked against"
+        f"{dtypes}. Best of {results.rounds} rounds in one process, all contestants called in turn"
+        " in each round, on arrays that begin at a cache line, results checked against"
         f" {results.reference}. Times, theirs and ours, are those of the faster layout or function."
         " Operations are those of the definition, so that an algorithm that needs fewer can exceed"
         " the roofline." + (f" {_PATHS}" if results.paths else "")
@@ -185,7 +190,7 @@ def notes(results: Results) -> list[str]:
         if few:
             lines.append(f"{where}: fewer rounds of {', '.join(few)}.")
         lines += [f"{where}: {name} failed: {reason}" for name, reason in r.failed.items()]
-        wrong = [t for t in r.timings if not t.error < _worst_error(t.peer)]
+        wrong = [t for t in r.timings if not t.error < _worst_error(t.peer, r.dtype)]
         lines += [f"{where}: {t.name} has a relative error of {t.error:.1e}." for t in wrong]
         for auto, faster in r.faster_algorithms():
             times = auto.best / faster.best
@@ -193,8 +198,8 @@ def notes(results: Results) -> list[str]:
     return lines
 
 
-def _worst_error(peer: str) -> float:
-    return OUR_WORST_ERROR if peer == OURS else WORST_ERROR
+def _worst_error(peer: str, dtype: str) -> float:
+    return STORED_ERRORS.get(dtype, OUR_WORST_ERROR if peer == OURS else WORST_ERROR)
 
 
 def loss_lines(results: Results, peers: Iterable[str] | None = None) -> list[str]:

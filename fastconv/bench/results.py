@@ -70,6 +70,8 @@ class Record:
         Ours first.
     failed : dict
         Contestants that raised an error instead, and the error.
+    dtype : str
+        Of the arrays.
     """
 
     layer: str
@@ -81,6 +83,7 @@ class Record:
     bytes: int
     timings: tuple[Timing, ...]
     failed: dict[str, str] = field(default_factory=dict)
+    dtype: str = "float32"
 
     @property
     def ours(self) -> Timing:
@@ -172,7 +175,9 @@ class Results:
     @property
     def suites(self) -> list[str]:
         """The suites run, in their usual order."""
-        return [name for name in SUITES if any(name in r.suites for r in self.records)]
+        run = dict.fromkeys(name for r in self.records for name in r.suites)
+        usual = [name for name in SUITES if name in run]
+        return list(dict.fromkeys([*usual, *run]))
 
     @property
     def maps(self) -> list[str]:

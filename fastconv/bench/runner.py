@@ -14,6 +14,7 @@ from .contestant import Array, Call, Contestant, Fastconv, Operands
 from .peers import Torch, missing_packages
 from .results import OUR_NAMES, Record, Timing
 from .suites import SUITES, Layer
+from .variants import Variant, Way
 
 LEAST_ROUNDS = 3
 
@@ -30,7 +31,7 @@ MOST_CALLS = 1000
 class _Entry:
     """A contestant while it is timed."""
 
-    contestant: Contestant
+    contestant: Contestant | Way
     call: Call
     error: float
     algorithm: str
@@ -118,11 +119,7 @@ class Runner:
             for contestant in self._contestants:
                 contexts.enter_context(contestant.active())
             entries = self._entries(layer, map_name, operands, expected, failed)
-            with _no_garbage_collection():
-                for number in range(self._rounds):
-                    for entry in entries:
-                        if number < entry.rounds:
-                            entry.time()
+            self._time(entries)
         return Record(
             layer.name,
             layer.network,
@@ -134,6 +131,36 @@ class Runner:
             tuple(entry.timing() for entry in entries),
             failed,
         )
+
+    def measure_variant(self, variant: Variant) -> Record:
+        """Time every way to compute a variant; PyTorch must be installed."""
+        with self._oracle.active():
+            expected, ways = variant.prepare()
+            entries = []
+            for way in ways:
+                error = relative_error(way.to_numpy(way.call()), expected)
+                entry = _Entry(way, way.call, error, "")
+                entry.schedule(self._rounds, self._seconds)
+                entries.append(entry)
+            self._time(entries)
+        return Record(
+            variant.name,
+            variant.network,
+            variant.shape,
+            (variant.suite,),
+            variant.map_name,
+            variant.flops,
+            variant.bytes,
+            tuple(entry.timing() for entry in entries),
+            dtype=variant.dtype,
+        )
+
+    def _time(self, entries: Sequence[_Entry]) -> None:
+        with _no_garbage_collection():
+            for number in range(self._rounds):
+                for entry in entries:
+                    if number < entry.rounds:
+                        entry.time()
 
     def _expected(self, layer: Layer, map_name: str, operands: Operands) -> Array:
         with self._oracle.active():
