@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .dispatch import backend_of
-from .dtypes import DTYPES, check_dtypes
+from .dtypes import DTYPES, is_half
 from .functional import check_grad_output
 from .geometry import Padding, PerAxis, image_shape, shape_tuple
 from .pool_geometry import pool_geometry_of
@@ -41,7 +41,7 @@ def max_pool(
 
     Parameters
     ----------
-    x : (N, C, {spatial}) or (C, {spatial}) ndarray of float32 or float64
+    x : (N, C, {spatial}) or (C, {spatial}) ndarray of floating-point numbers
         Images; without the batch axis, so is the result.
     {pooling}
     dilation : int or {n} ints, default 1
@@ -107,7 +107,7 @@ def max_pool_grad_input(
 
     Parameters
     ----------
-    grad_output : (N, C, {result}) or (C, {result}) ndarray of float32 or float64
+    grad_output : (N, C, {result}) or (C, {result}) ndarray of floating-point numbers
         The gradient dy with respect to the result of ``max_pool{n}d``.
     x : (N, C, {spatial}) or (C, {spatial}) ndarray
         Images, of the same dtype.
@@ -165,7 +165,7 @@ def avg_pool(
 
     Parameters
     ----------
-    x : (N, C, {spatial}) or (C, {spatial}) ndarray of float32 or float64
+    x : (N, C, {spatial}) or (C, {spatial}) ndarray of floating-point numbers
         Images; without the batch axis, so is the result.
     {pooling}
     {ceil_mode}
@@ -223,7 +223,7 @@ def avg_pool_grad_input(
 
     Parameters
     ----------
-    grad_output : (N, C, {result}) or (C, {result}) ndarray of float32 or float64
+    grad_output : (N, C, {result}) or (C, {result}) ndarray of floating-point numbers
         The gradient dy with respect to the result of ``avg_pool{n}d``.
     input_shape : tuple of ints
         Shape of ``x``: (N, C, {spatial}) or (C, {spatial}).
@@ -285,8 +285,12 @@ def _pool_backend_of(arrays: dict[str, Any]) -> Any:
         served, or not together.
     """
     host = {name: array.dtype for name, array in arrays.items() if isinstance(array, np.ndarray)}
-    if host:
-        check_dtypes(host, DTYPES, "to be pooled on the CPU")
+    for name, dtype in host.items():
+        if dtype not in DTYPES and not is_half(dtype):
+            raise TypeError(
+                f"{name} must be float16, bfloat16, float32 or float64 to be pooled on the CPU, got"
+                f" {dtype.str}"
+            )
     backend = backend_of(arrays)
     if not hasattr(backend, "max_pool"):
         names = " and ".join(arrays)

@@ -17,6 +17,7 @@ from fastconv.cpu import pool, pool_blocks, pool_gradient
 
 from . import pool_reference as reference
 from .cases import assert_close, data
+from .dtypes import ulp
 from .guard import guarded
 from .test_maps import poisoned, read_only, strided
 from .test_memory import MIB, peak_of
@@ -436,8 +437,11 @@ Y = fastconv.max_pool2d(X, (3, 2))
 
 BAD = {
     "list": ({"x": X.tolist()}, TypeError, "x must be a NumPy array or one on a CUDA device"),
-    "integers": ({"x": X.astype(int)}, TypeError, "x must be float32 or float64 to be pooled"),
-    "half": ({"x": X.astype("f2")}, TypeError, "to be pooled on the CPU, got <f2"),
+    "integers": (
+        {"x": X.astype(int)},
+        TypeError,
+        "x must be float16, bfloat16, float32 or float64",
+    ),
     "complex": ({"x": X.astype("c8")}, TypeError, "to be pooled on the CPU, got <c8"),
     "byte order": ({"x": X.astype(">f4")}, TypeError, "to be pooled on the CPU, got >f4"),
     "rank": ({"x": X[0, 0]}, ValueError, "x must have 4 axes (N, C, H, W), or 3 without"),
@@ -526,8 +530,8 @@ def test_lazy_arrays_are_not_pooled():
 
 
 def test_dtypes_and_shapes_of_gradients():
-    with pytest.raises(TypeError, match="grad_output must be float32 or float64 to be pooled"):
-        fastconv.avg_pool2d_grad_input(Y.astype("f2"), X.shape, (3, 2))
+    with pytest.raises(TypeError, match="grad_output must be float16, bfloat16, float32 or"):
+        fastconv.avg_pool2d_grad_input(Y.astype("c8"), X.shape, (3, 2))
     with pytest.raises(TypeError, match="got grad_output float64 and x float32"):
         fastconv.max_pool2d_grad_input(Y.astype("f8"), X, (3, 2))
     with pytest.raises(ValueError, match="input_shape must have 4 axes"):
@@ -554,6 +558,52 @@ def test_integers_of_every_kind_are_taken(rng):
     for one in (np.int64(1), [1, 1], [[1, 1], 1], np.ones((2, 2), int)):
         np.testing.assert_array_equal(fastconv.max_pool2d(x, 3, 2, one), expected)
     np.testing.assert_array_equal(fastconv.max_pool2d(x, np.array(3), 2, 1), expected)
+
+
+@every_order
+@pytest.mark.parametrize("case", CASES[::4], ids=str)
+def test_half_precision(case, order, half, rng):
+    """Largest numbers are exact; sums are those of float32, rounded once."""
+    x = draw(rng, case.x_shape, half)
+    options = {"dilation": case.dilation, "ceil_mode": case.ceil_mode}
+    expected, places = reference.max_pool(wide(x), *case.windows, **options)
+    dy = data(rng, expected.shape, "f4").astype(half)
+    expected_dx = reference.max_pool_grad_input(wide(dy), wide(x), *case.windows, **options)
+    arrays, how = (ordered(dy, order), ordered(x, order)), options_of(order, **options)
+    out = ordered(np.full(expected.shape, np.nan, half), order)
+    y, indices = function("max_pool", case.ndim)(
+        arrays[1], *case.windows, **how, return_indices=True, out=out
+    )
+    assert y is out
+    np.testing.assert_array_equal(wide(first(y, order)), expected)
+    np.testing.assert_array_equal(first(indices, order), places)
+    dx = function("max_pool_grad_input", case.ndim)(*arrays, *case.windows, **how)
+    assert dx.dtype == half
+    assert_rounded(first(dx, order), expected_dx)
+    if case.dilation != 1:
+        return
+    x = data(rng, case.x_shape, "f4").astype(half)
+    options = {"ceil_mode": case.ceil_mode}
+    y = function("avg_pool", case.ndim)(
+        ordered(x, order), *case.windows, **options_of(order, **options)
+    )
+    assert_rounded(first(y, order), reference.avg_pool(wide(x), *case.windows, **options))
+    out = ordered(np.full(x.shape, np.nan, half), order)
+    dx = function("avg_pool_grad_input", case.ndim)(
+        arrays[0], out.shape, *case.windows, **options_of(order, **options), out=out
+    )
+    expected = reference.avg_pool_grad_input(wide(dy), x.shape, *case.windows, **options)
+    assert_rounded(first(dx, order), expected)
+
+
+def wide(halves):
+    return halves.astype(np.float64)
+
+
+def assert_rounded(result, exact):
+    """Within half a unit, and a little of float32's, of the sums in float64."""
+    step = ulp(exact, result.dtype)
+    assert (np.abs(wide(result) - exact) <= 0.51 * step + 1e-6).all()
 
 
 @pytest.mark.parametrize("ndim", [1, 2, 3])

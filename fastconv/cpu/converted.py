@@ -190,6 +190,37 @@ class Converted(Stored, Backend):
             return np.where(widen(y) <= 0, np.zeros((), a.dtype), a)
         return cpu.mask(a, y)
 
+    # Poolings, of half precision alone.
+
+    def max_pool(
+        self, x: Array, geometry: ConvGeometry, ndim: int, out: Array, indexed: bool
+    ) -> Array | None:
+        """Write the largest numbers of windows into ``out``; return their indices, if wanted."""
+        with self.summed(out) as y:
+            return cpu.max_pool(self._wide(x), geometry, ndim, y, indexed)
+
+    def max_pool_grad_input(
+        self, grad_output: Array, x: Array, geometry: ConvGeometry, ndim: int, out: Array
+    ) -> None:
+        """Write the gradient of ``max_pool`` into ``out``."""
+        with self.summed(out) as dx:
+            dy, seen = self._wide(grad_output), self._wide(x)
+            cpu.max_pool_grad_input(dy, seen, geometry, ndim, dx)
+
+    def avg_pool(
+        self, x: Array, geometry: ConvGeometry, ndim: int, out: Array, padded: bool
+    ) -> None:
+        """Write the means of windows into ``out``."""
+        with self.summed(out) as y:
+            cpu.avg_pool(self._wide(x), geometry, ndim, y, padded)
+
+    def avg_pool_grad_input(
+        self, grad_output: Array, geometry: ConvGeometry, ndim: int, out: Array, padded: bool
+    ) -> None:
+        """Write the gradient of ``avg_pool`` into ``out``."""
+        with self.summed(out) as dx:
+            cpu.avg_pool_grad_input(self._wide(grad_output), geometry, ndim, dx, padded)
+
     result_like = staticmethod(result_like)
     side_by_side = staticmethod(side_by_side)
     spread_bias = staticmethod(spread_bias)
