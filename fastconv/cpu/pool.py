@@ -160,7 +160,6 @@ def _large(spot, spans, size, divisor, pitches, extra, mean):
 
 def _kernel(mean: bool, far: bool) -> Kernel:
     """The kernel that takes means or finds the largest numbers, of large windows or of others."""
-    tiles, large = (None, _large) if far else (_tiles, None)
 
     def pool_block(task, slot, size, table, x, indices, bias, y, work):
         """Take one block of windows of a group of channels."""
@@ -187,7 +186,11 @@ def _kernel(mean: bool, far: bool) -> Kernel:
             to_found = found_at(work, size, n, first, used)
         arrays, vectors = ((seen, pitches), to_y, to_found), (used + width - 1) // width
         extra = room, used, near
-        walk(size, table, taps, windows, pixels, arrays, vectors, tiles, large, extra, mean)
+        # By name: a function in the closure would be another one to the cache in every process.
+        if far:
+            walk(size, table, taps, windows, pixels, arrays, vectors, None, _large, extra, mean)
+        else:
+            walk(size, table, taps, windows, pixels, arrays, vectors, _tiles, None, (), mean)
         if only_indices:
             if not full:
                 kept, to = found_at(work, size, n, first, used)

@@ -22,11 +22,12 @@ EXTENTS, OUTPUTS, KERNEL, STRIDE, BEFORE, DILATION = 2, 5, 8, 11, 14, 17
 BOX = 20  # the largest of pixels
 CHANNELS = 23
 IMAGE, RESULT, NEAR = 24, 30, 5  # strides (n, g, d, h, w), and whether channels lie side by side
+ONCE = 36  # whether each pixel is in one window
 # Where in `table`: along each axis, taps of windows that lie inside, and how many pixels count for
 # a mean; of all taps, offsets in the image, offsets in a copy and differences of their indices;
 # first channels of groups; blocks.
-INSIDE, SIZES, TAPS, COPY_TAPS, INDICES, GROUP_TABLE, BLOCK_TABLE = 36, 39, 42, 43, 44, 45, 46
-BLOCK_FIELDS = 47
+INSIDE, SIZES, TAPS, COPY_TAPS, INDICES, GROUP_TABLE, BLOCK_TABLE = 37, 40, 43, 44, 45, 46, 47
+BLOCK_FIELDS = 48
 
 # Fields of a block's row in the table: corner (d, h, w) and extents of its windows, of its pixels.
 OF_RESULT, OF_IMAGE, ROW = 0, 6, 12
@@ -82,6 +83,14 @@ class Windows(NamedTuple):
     def _reach(self) -> Table:
         reach: Table = (np.array(self.kernel) - 1) * np.array(self.dilation) + 1
         return reach
+
+    @property
+    def once(self) -> bool:
+        """Whether each pixel is in exactly one window: none overlap, or leave a pixel out."""
+        return all(
+            taps == stride and (taps == 1 or dilation == 1) and outputs * stride - before >= extent
+            for extent, outputs, taps, stride, before, dilation in zip(*self, strict=True)
+        )
 
     @property
     def largest(self) -> int:
@@ -208,6 +217,7 @@ class PoolBlocks:
             *result.strides[:2],
             *result.strides[3:],
             int(near[1]),
+            int(windows.once),
         )
         self._inside = windows.inside()
         self._tables = [*self._taps(image, windows, box, width), groups, blocks]

@@ -32,6 +32,7 @@ from .pool_blocks import (
     KERNEL,
     OF_IMAGE,
     OF_RESULT,
+    ONCE,
     RESULT,
     TAPS,
     PoolBlocks,
@@ -76,7 +77,7 @@ def _tiles(spot, along, across, count, of_window, units, wide, mean):
     # gets the first one's share first, as it does if they are in several tiles.
     spans, size, table, taps, divisor = of_window
     (t0, t1), (r0, r1), (s0, s1) = spans
-    shares = tile(spot[0], 2, WIDE)
+    shares, once = tile(spot[0], 2, WIDE), size[ONCE] == 1
     for i in range(count):
         here = ahead(spot, along, i)
         _take(here, across, divisor, shares, units, mean)
@@ -90,7 +91,9 @@ def _tiles(spot, along, across, count, of_window, units, wide, mean):
                         share = shares[0, j]
                         if not mean:
                             share = where_same(shares[1, j], tap, share)
-                        store(dx, j * across[0], load(dx, j * across[0]) + share)
+                        if not once:
+                            share = load(dx, j * across[0]) + share
+                        store(dx, j * across[0], share)
 
 
 @inline
@@ -126,7 +129,6 @@ def _clear(dx, pitches, extents, vectors):
 
 def _kernel(mean: bool, far: bool) -> Kernel:
     """The kernel for means or for the largest numbers, of large windows or of others."""
-    tiles, large = (None, _large) if far else (_tiles, None)
 
     def pool_gradient_block(task, slot, size, table, x, dy, bias, dx, work):
         """Take one block of pixels of a group of channels."""
@@ -155,9 +157,13 @@ def _kernel(mean: bool, far: bool) -> Kernel:
         if not near:
             pitches, taps = copy_pitches(size, width), size[COPY_TAPS]
             image = pointer(room, -offset(pixels[0], pitches))
-        _clear(pointer(image, offset(pixels[0], pitches)), pitches, pixels[1], vectors)
+        if far or size[ONCE] == 0:
+            _clear(pointer(image, offset(pixels[0], pitches)), pitches, pixels[1], vectors)
         arrays = (image, pitches), to_dy, to_found
-        walk(size, table, taps, windows, pixels, arrays, vectors, tiles, large, (), mean)
+        if far:  # as in pool.py
+            walk(size, table, taps, windows, pixels, arrays, vectors, None, _large, (), mean)
+        else:
+            walk(size, table, taps, windows, pixels, arrays, vectors, _tiles, None, (), mean)
         if not near:
             unpack_box(room, pitches, pixels, used, dx, own, size[IMAGE + 1])
 
