@@ -128,6 +128,23 @@ def test_cache_is_used_and_heals(tmp_path):
         assert all(file.stat().st_size > 100 for file in files if file.suffix == ".nbc")
 
 
+def test_kernels_of_pooling_are_found_again(tmp_path):
+    """They are made by functions, of which Numba's cache looks at what they hold."""
+    code = """
+import numpy as np, fastconv
+for x in (np.ones((1, 20, 5, 6), "f4"), np.ones((1, 2, 70, 75), "f4")):
+    windows = (2, 1) if x.shape[1] == 20 else ((70, 65), 3)
+    y = fastconv.max_pool2d(x, *windows)
+    fastconv.max_pool2d_grad_input(y, x, *windows)
+    fastconv.avg_pool2d_grad_input(fastconv.avg_pool2d(x, *windows), x.shape, *windows)
+"""
+    run(code, FASTCONV_CACHE_DIR=str(tmp_path))
+    files = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.nb?")}
+    assert sum("pool" in file.name and file.suffix == ".nbc" for file in files) == 8
+    run(code, FASTCONV_CACHE_DIR=str(tmp_path))
+    assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.nb?")} == files
+
+
 def test_kernels_of_old_sources_are_removed(tmp_path):
     def folder(name, days, file):
         path = tmp_path / name
