@@ -68,48 +68,58 @@ STRIPS, SPAN = BLOCK_FIELDS + 11, BLOCK_FIELDS + 12
 
 
 @inline
+def go_through(x, index, acc, along, across, left, of_window, units, wide, mean):
+    """Add up what one tile of windows sees, or find the largest numbers and where these are.
+
+    Sums or largest numbers go to ``acc[0]``; to ``acc[1]``, relative to ``index``, the places. See
+    ``_tiles``: ``left`` tiles are left, this one included.
+    """
+    spans, size, table, taps, _ = of_window
+    (t0, t1), (r0, r1), (s0, s1) = spans
+    rows, cols, indices = size[KERNEL + 1], size[KERNEL + 2], size[INDICES]
+    first, empty = 0, t0 == t1 or r0 == r1 or s0 == s1
+    if not empty:
+        first = element(table, indices + (t0 * rows + r0) * cols + s0)
+    if wide and left > NEXT:
+        for s in range(s0, s1):
+            for j in range(units):
+                prefetch(x, element(table, taps + s) + NEXT * along + j * across)
+    for j in range(units):
+        acc[0, j] = zero(x) if mean else lowest(x)
+        acc[1, j] = carry(x, -1 - index if empty else first)
+    for t in range(t0, t1):
+        for r in range(r0, r1):
+            row = (t * rows + r) * cols
+            for piece in range(row + s0, row + s1, PIECE):
+                if mean:
+                    for j in range(units):
+                        acc[1, j] = zero(x)
+                for s in range(piece, min(piece + PIECE, row + s1)):
+                    pixel = pointer(x, element(table, taps + s))
+                    here = carry(x, element(table, indices + s))
+                    for j in range(units):
+                        if wide and left <= NEXT:
+                            prefetch(pixel, (units + j) * across)
+                        number = load(pixel, j * across)
+                        if mean:
+                            acc[1, j] = acc[1, j] + number
+                        else:
+                            acc[1, j] = larger(number, acc[0, j], here, acc[1, j])
+                            acc[0, j] = larger(number, acc[0, j], number, acc[0, j])
+                if mean:
+                    for j in range(units):
+                        acc[0, j] = acc[0, j] + acc[1, j]
+
+
+@inline
 def _tiles(spot, along, across, count, of_window, units, wide, mean):
     # Results of `count` tiles of windows, or of vectors of one window: `along` is the step to the
     # next tile, `across` that to the next window or vector in a tile. Literals: how many these are,
     # and whether they are vectors of one window.
-    spans, size, table, taps, divisor = of_window
-    (t0, t1), (r0, r1), (s0, s1) = spans
-    rows, cols, indices = size[KERNEL + 1], size[KERNEL + 2], size[INDICES]
-    acc = tile(spot[0], 2, WIDE)
-    first, empty = 0, t0 == t1 or r0 == r1 or s0 == s1
-    if not empty:
-        first = element(table, indices + (t0 * rows + r0) * cols + s0)
+    acc, divisor = tile(spot[0], 2, WIDE), of_window[4]
     for i in range(count):
         x, index = pointer(spot[0], i * along[0]), spot[1] + i * along[1]
-        if wide and i + NEXT < count:
-            for s in range(s0, s1):
-                for j in range(units):
-                    prefetch(x, element(table, taps + s) + NEXT * along[0] + j * across[0])
-        for j in range(units):
-            acc[0, j] = zero(x) if mean else lowest(x)
-            acc[1, j] = carry(x, -1 - index if empty else first)
-        for t in range(t0, t1):
-            for r in range(r0, r1):
-                row = (t * rows + r) * cols
-                for piece in range(row + s0, row + s1, PIECE):
-                    if mean:
-                        for j in range(units):
-                            acc[1, j] = zero(x)
-                    for s in range(piece, min(piece + PIECE, row + s1)):
-                        pixel = pointer(x, element(table, taps + s))
-                        here = carry(x, element(table, indices + s))
-                        for j in range(units):
-                            if wide and i + NEXT >= count:
-                                prefetch(pixel, (units + j) * across[0])
-                            number = load(pixel, j * across[0])
-                            if mean:
-                                acc[1, j] = acc[1, j] + number
-                            else:
-                                acc[1, j] = larger(number, acc[0, j], here, acc[1, j])
-                                acc[0, j] = larger(number, acc[0, j], number, acc[0, j])
-                    if mean:
-                        for j in range(units):
-                            acc[0, j] = acc[0, j] + acc[1, j]
+        go_through(x, index, acc, along[0], across[0], count - i, of_window, units, wide, mean)
         y, found = pointer(spot[2], i * along[2]), pointer(spot[3], i * along[3])
         for j in range(units):
             if mean:

@@ -88,7 +88,9 @@ class Windows(NamedTuple):
     def once(self) -> bool:
         """Whether each pixel is in exactly one window: none overlap, or leave a pixel out."""
         return all(
-            taps == stride and (taps == 1 or dilation == 1) and outputs * stride - before >= extent
+            (taps == stride or outputs == 1)
+            and (taps == 1 or dilation == 1)
+            and (outputs - 1) * stride + taps - before >= extent
             for extent, outputs, taps, stride, before, dilation in zip(*self, strict=True)
         )
 

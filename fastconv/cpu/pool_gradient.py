@@ -6,7 +6,8 @@
 
 A task owns a block of pixels of a group of channels: it sets them to zero and goes through the
 windows that see them, in order, so that a pixel is the same sum however images are cut into blocks.
-Where the largest numbers are is found in a first stage, by the kernel of ``pool.py``.
+Where the largest numbers are is found in a first stage, by the kernel of ``pool.py``, unless
+``pool_once.py`` can do both at once.
 """
 
 from math import prod
@@ -52,6 +53,7 @@ from .pool_boxes import (
     part_of,
     unpack_box,
 )
+from .pool_once import plan_once
 from .pool_walk import WIDE, ahead, walk
 from .simd import element, lanes, load, pointer, store, tile
 from .views import Layout, lanes_merged
@@ -191,6 +193,9 @@ def max_pool_grad_input(
     x, dx, dy = lanes_merged(x, dx, dy)
     windows = Windows(x.shape[3:], dy.shape[3:], kernel, stride, before, dilation)
     windows, [x, dx], [dy], _ = in_strips(windows, width, [x, dx], [dy])
+    plan = plan_once(dtype, threads, x, dy, dx, windows)
+    if plan is not None:
+        return plan
     find = PoolBlocks(x, dy, windows, dtype, threads)
     blocks = PoolBlocks(dx, dy, windows, dtype, threads, by_pixels=True)
     tables = Tables()
