@@ -21,6 +21,7 @@ COMPLEX: dict[DType, DType] = {
     np.dtype(np.complex128): DTYPES[1],
 }
 INTEGERS = tuple(np.dtype(sign + str(size)) for size in (1, 2, 4, 8) for sign in "iu")
+POOLED_INTEGERS = tuple([dtype for dtype in INTEGERS if dtype.itemsize <= 4])
 
 FLOATING_SERVED = "float16, bfloat16, float32, float64, complex64 or complex128"
 SERVED = f"{FLOATING_SERVED}, or integers of 8, 16, 32 or 64 bits"
@@ -133,6 +134,8 @@ def _integers(
             "gradients are of floating-point or complex numbers, got grad_output"
             f" {operands['grad_output']}: between integers a loss has no slope"
         )
+    if "weight" not in operands:  # of a pooling
+        return Numbers(operands["x"], operands["x"], operands["x"], None)
     x, weight = operands["x"], operands["weight"]
     if x != weight and not (x == np.uint8 and weight == np.int8):
         raise _mixed(("x", x), ("weight", weight))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .dispatch import backend_of
-from .dtypes import DTYPES, is_half
+from .dtypes import DTYPES, POOLED_INTEGERS, is_half
 from .functional import check_grad_output
 from .geometry import Padding, PerAxis, image_shape, shape_tuple
 from .pool_geometry import pool_geometry_of
@@ -37,12 +37,13 @@ def max_pool(
 
     ``y[n,c,p] = max over r of x[n, c, p*stride + r*dilation - padding]``, where p and r stand for a
     pixel and a tap along every spatial axis; pixels of the padding have no part in it. A NaN in the
-    window is the result. A dilated window may see nothing but padding: its result is -inf.
+    window is the result. A dilated window may see nothing but padding: its result is -inf, or
+    the least of the integers.
 
     Parameters
     ----------
-    x : (N, C, {spatial}) or (C, {spatial}) ndarray of floating-point numbers
-        Images; without the batch axis, so is the result.
+    x : (N, C, {spatial}) or (C, {spatial}) ndarray of floating-point numbers or integers
+        Images; without the batch axis, so is the result. Integers have 8, 16 or 32 bits.
     {pooling}
     dilation : int or {n} ints, default 1
         Pixels of ``x`` from one tap to the next.
@@ -76,7 +77,7 @@ def max_pool(
     >>> bool((x.ravel()[indices] == y).all())
     True
     """
-    backend = _pool_backend_of({"x": x})
+    backend = _pool_backend_of({"x": x}, integers=True)
     g = pool_geometry_of(
         ndim, x.shape, kernel_size, stride, padding, dilation, ceil_mode, data_format
     )
@@ -275,22 +276,24 @@ def avg_pool_grad_input(
     return dx
 
 
-def _pool_backend_of(arrays: dict[str, Any]) -> Any:
+def _pool_backend_of(arrays: dict[str, Any], integers: bool = False) -> Any:
     """The backend that pools these arrays: fewer kinds of them than can be convolved.
 
     Raises
     ------
     TypeError
         If an argument is neither a NumPy array nor one on a CUDA device, or the dtypes are not
-        served, or not together.
+        served, or not together; ``integers`` says whether these are.
     """
     host = {name: array.dtype for name, array in arrays.items() if isinstance(array, np.ndarray)}
     for name, dtype in host.items():
-        if dtype not in DTYPES and not is_half(dtype):
-            raise TypeError(
-                f"{name} must be float16, bfloat16, float32 or float64 to be pooled on the CPU, got"
-                f" {dtype.str}"
-            )
+        if dtype in DTYPES or is_half(dtype) or (integers and dtype in POOLED_INTEGERS):
+            continue
+        short = ", or integers of 8, 16 or 32 bits," if integers else ""
+        raise TypeError(
+            f"{name} must be float16, bfloat16, float32 or float64{short} to be pooled on the CPU,"
+            f" got {dtype.str}"
+        )
     backend = backend_of(arrays)
     if not hasattr(backend, "max_pool"):
         names = " and ".join(arrays)

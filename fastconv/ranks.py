@@ -148,7 +148,8 @@ ValueError
 
 _POOL_RAISES = """TypeError
     If an argument is not an array, a dtype is not float16, bfloat16 (of ml_dtypes, on the CPU),
-    float32 or float64, or differs from the others, or a number is not an integer.
+    float32 or float64 (nor, where there are integers, one of these), or differs from the others, or
+    a number is not an integer.
 ValueError
     If a shape does not fit, a number is out of range, a window is larger than the padded image, or
     ``out`` cannot serve. Nothing is written then."""

@@ -79,15 +79,11 @@ class Converted(Stored, Backend):
             return
         sums = empty(out.shape, self.wide, COPY_BYTES)
         yield sums
-        if not is_half(out.dtype):
-            with np.errstate(over="ignore"):
-                out[...] = sums
-        elif out.flags.c_contiguous:
+        if is_half(out.dtype):
             narrow(sums, out)
         else:
-            rounded = np.empty(out.shape, out.dtype)
-            narrow(sums, rounded)
-            out[...] = rounded
+            with np.errstate(over="ignore"):
+                out[...] = sums
 
     # What ``cpu`` offers.
 

@@ -99,10 +99,13 @@ def widen(halves: Array) -> Array:
 
 
 def narrow(numbers: Array, halves: Array) -> None:
-    """Round float32 or float64, contiguous, to the nearest of ``halves``, which are contiguous."""
+    """Round float32 or float64, contiguous, to the nearest of ``halves``."""
     _, loop = _loops_of(halves.dtype)
     singles = numbers if numbers.dtype == np.float32 else _to_odd(numbers)
-    loop[BITS](_bits(singles, np.uint32), _bits(halves, np.uint16))
+    contiguous = halves if halves.flags.c_contiguous else np.empty(halves.shape, halves.dtype)
+    loop[BITS](_bits(singles, np.uint32), _bits(contiguous, np.uint16))
+    if contiguous is not halves:
+        halves[...] = contiguous
 
 
 def _bits(contiguous: Array, kind: type) -> Array:

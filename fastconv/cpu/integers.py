@@ -170,6 +170,19 @@ class Integers(Stored):
         """Correlate with the flipped filters: the transposed convolution."""
         return self._run("grad_input", grad_output, weight, bias, geometry, out, algorithm, relu)
 
+    def max_pool(
+        self, x: Array, geometry: ConvGeometry, ndim: int, out: Array, indexed: bool
+    ) -> Array | None:
+        """Write the largest numbers of windows into ``out``; return their indices, if wanted.
+
+        Of no more than 32 bits, as float64 has them.
+        """
+        y = empty(out.shape, FLOAT32 if x.itemsize <= 2 else FLOAT64, COPY_BYTES)
+        indices = cpu.max_pool(copied(x, y.dtype), geometry, ndim, y, indexed)
+        np.maximum(y, np.iinfo(x.dtype).min, out=y)  # -inf where there is nothing but padding
+        np.copyto(out, y, casting="unsafe")
+        return indices
+
     def pad(self, x: Array, geometry: ConvGeometry, ndim: int, out: Array) -> None:
         """Copy ``x`` with its padding around it."""
         g = geometry
