@@ -15,7 +15,8 @@ from numpy.typing import DTypeLike, NDArray
 from .dispatch import cuda_backend
 from .dtypes import FLOATING_SERVED, check_ordered, is_floating, stored_numbers
 from .functional import Gradients, check_activation, conv, conv_backward
-from .geometry import Ints, Padding, PerAxis, is_channels_last, padding_form, per_axis, positive
+from .geometry import Ints, Padding, PerAxis, padding_form, per_axis, positive
+from .layer import Layer, check_device
 from .padding import check_mode
 from .plan import check_precision
 from .transposed import conv_transpose, conv_transpose_backward
@@ -23,10 +24,9 @@ from .transposed import conv_transpose, conv_transpose_backward
 Array = NDArray[Any]
 
 
-class _Layer:
-    """What all layers share: parameters, the input kept for ``backward``, gradients."""
+class _Layer(Layer):
+    """What both kinds share: parameters and their gradients."""
 
-    ndim: ClassVar[int]
     transposed: ClassVar[bool]
     _conv: ClassVar[Callable[..., Array]]
     _conv_backward: ClassVar[Callable[..., Gradients]]
@@ -48,6 +48,7 @@ class _Layer:
         precision: str,
         accumulate_dtype: DTypeLike | None,
     ) -> None:
+        super().__init__(data_format)
         self.in_channels = positive("in_channels", in_channels)
         self.out_channels = positive("out_channels", out_channels)
         self.kernel_size = per_axis("kernel_size", kernel_size, self.ndim, 1)
@@ -63,20 +64,13 @@ class _Layer:
         kind = np.dtype(dtype)
         if not is_floating(kind):
             raise TypeError(f"dtype must be {FLOATING_SERVED}, got {kind}")
-        is_channels_last(data_format)
         check_precision(precision)
         stored_numbers((("weight", kind),), None, accumulate_dtype, self.transposed)
         if check_activation(activation):
             check_ordered(kind)
         self.activation = activation
-        self.data_format = data_format
         self.precision = precision
         self.accumulate_dtype = accumulate_dtype
-        self.training = True
-        self.grads: dict[str, Array] = {}
-        self._x: Array | None = None
-        self._y: Array | None = None
-        self._given: dict[str, Any] = {}
         # He initialisation (arXiv:1502.01852): filters of variance 2 / fan_in keep that of
         # activations through a ReLU. A pixel that a transposed convolution makes meets one in
         # prod(stride) of the taps.
@@ -107,19 +101,6 @@ class _Layer:
             "accumulate_dtype": self.accumulate_dtype,
         }
 
-    def train(self, mode: bool = True) -> None:
-        """Set training mode, in which ``forward`` keeps its input for ``backward``.
-
-        With an activation it keeps its result too, which must then not be changed in between.
-        """
-        self.training = mode
-        if not mode:
-            self._x = self._y = None
-
-    def eval(self) -> None:
-        """Set evaluation mode, in which ``forward`` keeps no reference to any array."""
-        self.train(False)
-
     def to(self, device: str) -> Self:
         """Move the parameters to ``"cuda"`` or back to the ``"cpu"``; returns the layer.
 
@@ -133,15 +114,14 @@ class _Layer:
         ModuleNotFoundError, RuntimeError
             If numba-cuda is not installed or no device answers.
         """
-        if device not in ("cpu", "cuda"):
-            raise ValueError(f'device must be "cpu" or "cuda", got {device!r}')
+        check_device(device)
         on_host = isinstance(self.weight, np.ndarray)
         if on_host != (device == "cpu"):
             backend = cuda_backend()
             move = backend.to_device if on_host else backend.to_host
             self.weight = move(self.weight)
             self.bias = None if self.bias is None else move(self.bias)
-            self.grads, self._x, self._y = {}, None, None
+            self.grads, self._saved = {}, None
         return self
 
     @property
@@ -157,28 +137,23 @@ class _Layer:
     def _forward(self, x: Array, **given: Any) -> Array:
         options = {**self._options, **given, "activation": self.activation}
         y = self._conv(self.ndim, x, self.weight, self.bias, *self._geometry, **options)
-        self._x, self._given = (x, given) if self.training else (None, {})
-        self._y = y if self.training and self.activation is not None else None
+        self._save(x, y if self.activation is not None else None, given)
         return y
 
     def backward(self, grad_output: Array) -> Array:
         """Gradient with respect to the last input; those of the parameters go to ``grads``."""
-        if self._x is None:
-            raise RuntimeError(
-                f"{type(self).__name__}.backward needs the input of a forward call in training"
-                " mode before it"
-            )
+        x, y, given = self._kept()
         dx, *rest = self._conv_backward(
             self.ndim,
             grad_output,
-            self._x,
+            x,
             self.weight,
             *self._geometry,
             activation=self.activation,
-            y=self._y,
+            y=y,
             needs=(True, True, self.bias is not None),
             **self._options,
-            **self._given,
+            **given,
         )
         named = zip(("weight", "bias"), rest, strict=True)
         self.grads = {name: array for name, array in named if array is not None}

@@ -4,21 +4,25 @@ y = layer.forward(x)
 dx = layer.backward(dy)
 """
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
 from numpy.typing import NDArray
 
-from .geometry import Padding, PerAxis, is_channels_last, per_axis
+from .geometry import Ints, Padding, PerAxis, per_axis
+from .layer import Layer, check_device
 from .pool_geometry import pool_pairs
 from .pooling import avg_pool, avg_pool_grad_input, max_pool, max_pool_grad_input
 
 Array = NDArray[Any]
 
 
-class _Pool:
-    """What both kinds share: the windows, and the input kept for ``backward``."""
+class _Pool(Layer):
+    """What both kinds share: the windows, and one function for each direction."""
 
-    ndim: ClassVar[int]
+    _pool: ClassVar[Callable[..., Any]]
+    _grad_input: ClassVar[Callable[..., Array]]
+    _arguments: ClassVar[tuple[str, ...]]  # of these, but for data_format
 
     def __init__(
         self,
@@ -28,42 +32,18 @@ class _Pool:
         ceil_mode: bool,
         data_format: str,
     ) -> None:
-        is_channels_last(data_format)
+        super().__init__(data_format)
         self.kernel_size = per_axis("kernel_size", kernel_size, self.ndim, 1)
         self.stride = self.kernel_size
         if stride is not None:
             self.stride = per_axis("stride", stride, self.ndim, 1)
         self.padding = pool_pairs(padding, self.kernel_size)
         self.ceil_mode = bool(ceil_mode)
-        self.data_format = data_format
-        self.training = True
-        self.grads: dict[str, Array] = {}
-        self._x: Any = None
-
-    @property
-    def _windows(self) -> tuple[Any, ...]:
-        """What the functions take after the arrays."""
-        return self.kernel_size, self.stride, self.padding
-
-    @property
-    def _options(self) -> dict[str, Any]:
-        """What they take by keyword."""
-        return {"ceil_mode": self.ceil_mode, "data_format": self.data_format}
 
     @property
     def parameters(self) -> dict[str, Array]:
         """The arrays to be trained: none."""
         return {}
-
-    def train(self, mode: bool = True) -> None:
-        """Set training mode, in which ``forward`` keeps its input for ``backward``."""
-        self.training = mode
-        if not mode:
-            self._x = None
-
-    def eval(self) -> None:
-        """Set evaluation mode, in which ``forward`` keeps no reference to its input."""
-        self.train(False)
 
     def to(self, device: str) -> Self:
         """Return the layer, which has no parameters to move to ``"cuda"`` or the ``"cpu"``.
@@ -73,24 +53,30 @@ class _Pool:
         ValueError
             If ``device`` is neither.
         """
-        if device not in ("cpu", "cuda"):
-            raise ValueError(f'device must be "cpu" or "cuda", got {device!r}')
+        check_device(device)
         return self
 
-    def _keep(self, x: Any) -> None:
-        self._x = x if self.training else None
+    @property
+    def _options(self) -> dict[str, Any]:
+        """What both functions take after the arrays."""
+        return {name: getattr(self, name) for name in (*self._arguments, "data_format")}
 
-    def _kept(self) -> Any:
-        if self._x is None:
-            raise RuntimeError(
-                f"{type(self).__name__}.backward needs the input of a forward call in training"
-                " mode before it"
-            )
-        return self._x
+    def forward(self, x: Array) -> Array:
+        """The layer's result for ``x``; what ``backward`` needs of that is kept in training."""
+        y: Array = self._pool(self.ndim, x, **self._options)
+        self._save(self._needed(x))
+        return y
 
-    def _describe(self, *more: str) -> str:
-        names = ("kernel_size", "stride", "padding", *more)
-        values = ", ".join([f"{name}={getattr(self, name)!r}" for name in names])
+    def backward(self, grad_output: Array) -> Array:
+        """Gradient with respect to the last input."""
+        return self._grad_input(self.ndim, grad_output, *self._kept(), **self._options)
+
+    def _needed(self, x: Array) -> Any:
+        """What the gradient depends on besides ``grad_output``."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        values = ", ".join([f"{name}={getattr(self, name)!r}" for name in self._arguments])
         return f"{type(self).__name__}({values})"
 
 
@@ -110,7 +96,7 @@ class _MaxPool(_Pool):
     Raises
     ------
     TypeError, ValueError
-        If a number is not an integer or out of range, or ``data_format`` cannot serve.
+        If a number is not an integer or out of range, or ``data_format`` is neither.
 
     Examples
     --------
@@ -122,6 +108,10 @@ class _MaxPool(_Pool):
     >>> layer.backward(y).shape == (2, 3) + (6,) * {n}
     True
     """
+
+    _pool = staticmethod(max_pool)
+    _grad_input = staticmethod(max_pool_grad_input)
+    _arguments = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
 
     def __init__(
         self,
@@ -136,24 +126,8 @@ class _MaxPool(_Pool):
         super().__init__(kernel_size, stride, padding, ceil_mode, data_format)
         self.dilation = per_axis("dilation", dilation, self.ndim, 1)
 
-    @property
-    def _windows(self) -> tuple[Any, ...]:
-        return (*super()._windows, self.dilation)
-
-    def forward(self, x: Array) -> Array:
-        """The layer's result for ``x``, which is kept for ``backward`` in training mode."""
-        y = max_pool(self.ndim, x, *self._windows, **self._options)
-        assert not isinstance(y, tuple)
-        self._keep(x)
-        return y
-
-    def backward(self, grad_output: Array) -> Array:
-        """Gradient with respect to the last input."""
-        x = self._kept()
-        return max_pool_grad_input(self.ndim, grad_output, x, *self._windows, **self._options)
-
-    def __repr__(self) -> str:
-        return self._describe("dilation", "ceil_mode")
+    def _needed(self, x: Array) -> Array:
+        return x
 
 
 class _AvgPool(_Pool):
@@ -172,7 +146,7 @@ class _AvgPool(_Pool):
     Raises
     ------
     TypeError, ValueError
-        If a number is not an integer or out of range, or ``data_format`` cannot serve.
+        If a number is not an integer or out of range, or ``data_format`` is neither.
 
     Examples
     --------
@@ -184,6 +158,10 @@ class _AvgPool(_Pool):
     >>> layer.backward(y).shape == (2, 3) + (6,) * {n}
     True
     """
+
+    _pool = staticmethod(avg_pool)
+    _grad_input = staticmethod(avg_pool_grad_input)
+    _arguments = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")
 
     def __init__(
         self,
@@ -198,23 +176,8 @@ class _AvgPool(_Pool):
         super().__init__(kernel_size, stride, padding, ceil_mode, data_format)
         self.count_include_pad = bool(count_include_pad)
 
-    @property
-    def _options(self) -> dict[str, Any]:
-        return {**super()._options, "count_include_pad": self.count_include_pad}
-
-    def forward(self, x: Array) -> Array:
-        """The layer's result for ``x``, whose shape is kept for ``backward`` in training mode."""
-        y = avg_pool(self.ndim, x, *self._windows, **self._options)
-        self._keep(x.shape)
-        return y
-
-    def backward(self, grad_output: Array) -> Array:
-        """Gradient with respect to the last input."""
-        shape = self._kept()
-        return avg_pool_grad_input(self.ndim, grad_output, shape, *self._windows, **self._options)
-
-    def __repr__(self) -> str:
-        return self._describe("ceil_mode", "count_include_pad")
+    def _needed(self, x: Array) -> Ints:
+        return x.shape
 
 
 class MaxPool1d(_MaxPool):

@@ -1,0 +1,53 @@
+"""What all layers share: two modes, and what ``forward`` keeps for ``backward``."""
+
+from typing import Any, ClassVar
+
+from numpy.typing import NDArray
+
+from .geometry import is_channels_last
+
+Array = NDArray[Any]
+
+
+class Layer:
+    """A layer in training mode, for images of ``ndim`` spatial axes."""
+
+    ndim: ClassVar[int]
+
+    def __init__(self, data_format: str) -> None:
+        is_channels_last(data_format)
+        self.data_format = data_format
+        self.training = True
+        self.grads: dict[str, Array] = {}
+        self._saved: tuple[Any, ...] | None = None
+
+    def train(self, mode: bool = True) -> None:
+        """Set training mode, in which ``forward`` keeps its input for ``backward``.
+
+        With an activation it keeps its result too, which must then not be changed in between.
+        """
+        self.training = mode
+        if not mode:
+            self._saved = None
+
+    def eval(self) -> None:
+        """Set evaluation mode, in which ``forward`` keeps no reference to any array."""
+        self.train(False)
+
+    def _save(self, *things: Any) -> None:
+        """Keep things for ``backward``, in training mode."""
+        self._saved = things if self.training else None
+
+    def _kept(self) -> tuple[Any, ...]:
+        if self._saved is None:
+            raise RuntimeError(
+                f"{type(self).__name__}.backward needs the input of a forward call in training"
+                " mode before it"
+            )
+        return self._saved
+
+
+def check_device(device: str) -> None:
+    """See that a layer can be moved there."""
+    if device not in ("cpu", "cuda"):
+        raise ValueError(f'device must be "cpu" or "cuda", got {device!r}')
