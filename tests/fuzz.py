@@ -2,21 +2,19 @@
 
     python -m tests.fuzz --minutes 10 --seed 1
 
-draws geometries, padding of every mode and negative, dtypes, algorithms, layouts, NaN, infinities
-and mistakes, and prints how many
-calls were made of each kind. A call that fails is named by seed and round, on which alone it
-depends.
+draws convolutions and poolings: geometries, padding of every mode and negative, dtypes, algorithms,
+layouts, NaN, infinities and mistakes. It prints how many calls were made of each kind; one that
+fails is named by seed and round, on which alone it depends.
 """
 
 import argparse
 import time
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from math import prod
 
 import numpy as np
 
-import fastconv
 from fastconv.padding import MODES
 from fastconv.plan.cpu import ALGORITHMS
 
@@ -27,14 +25,12 @@ from .dtypes import (
     FLOAT16,
     conjugate,
     exactly,
-    integers_of,
     magnitude,
     result_dtype,
-    smallest_normal,
-    ulp,
     wrapped,
 )
-from .guard import guarded
+from .fuzz_call import Call, check, draw_numbers
+from .fuzz_pool import draw_pooling
 
 # How often each is drawn.
 DTYPES = {
@@ -43,70 +39,21 @@ DTYPES = {
     **{np.dtype(name): 0.075 for name in ("complex64", "complex128")},
     **{np.dtype(f"{sign}{size}"): 0.02 for sign in "iu" for size in (1, 2, 4, 8)},
 }
-SINGLE = (np.dtype(np.float32), np.dtype(np.complex64), FLOAT16, BFLOAT16)
 LARGE = 1_000_000  # products, for which Python's integers are too slow
+POOLINGS = 0.2  # of all calls
 
-# A sum of n products, in any order, is off by at most n units of rounding of the sum of magnitudes
-# (N. Higham, "Accuracy and Stability of Numerical Algorithms", section 3.1); in float64 so is the
-# oracle's. Winograd's transforms lose more, of the largest such sum of the tile.
-WINOGRAD = 30
-
-
-class _Subclass(np.ndarray):
-    pass
-
-
-def poison(a):
-    """What must not be read, or stay in a result."""
-    return 77 if a.dtype.kind in "iu" else np.nan
-
-
-# Ways to lay the same numbers out in memory.
-
-
-def _reordered(rng, a):
-    order = rng.permutation(a.ndim)
-    return np.ascontiguousarray(a.transpose(order)).transpose(np.argsort(order))
-
-
-def _reversed(rng, a):
-    axes = tuple(slice(None, None, -1) if rng.random() < 0.5 else slice(None) for _ in a.shape)
-    return np.ascontiguousarray(a[axes])[axes]
-
-
-def _sparse(rng, a):
-    steps = [int(rng.integers(1, 4)) for _ in a.shape]
-    room = np.full([n * s + 1 for n, s in zip(a.shape, steps, strict=True)], poison(a), a.dtype)
-    view = room[tuple(slice(0, n * s, s) for n, s in zip(a.shape, steps, strict=True))]
-    view[...] = a
-    return view
-
-
-def _misaligned(rng, a):
-    room = np.empty(a.nbytes + 1, np.uint8)
-    view = room[1:].view(a.dtype).reshape(a.shape)
-    view[...] = a
-    return view
-
-
-def _read_only(rng, a):
-    a = a.copy()
-    a.flags.writeable = False
-    return a
-
-
-LAYOUTS = {
-    "contiguous": lambda rng, a: a,
-    "reordered": _reordered,
-    "reversed": _reversed,
-    "sparse": _sparse,
-    "misaligned": _misaligned,
-    "read-only": _read_only,
-    "subclass": lambda rng, a: a.view(_Subclass),
-    "guard after": lambda rng, a: guarded(a),
-    "guard before": lambda rng, a: guarded(a, before=True),
+MISTAKES = {
+    "accumulate_dtype": {"accumulate_dtype": "float16"},
+    "stride": {"stride": 0},
+    "dilation": {"dilation": -1},
+    "padding": {"padding": "full"},
+    "cropped": {"padding": -(10**6)},
+    "padding_mode": {"padding_mode": "wrap"},
+    "cropped mode": {"padding_mode": "reflect", "padding": -1},
+    "groups": {"groups": 10**6},
+    "algorithm": {"algorithm": "fastest"},
+    "precision": {"precision": "low"},
 }
-OUTPUTS = ("contiguous", "reordered", "reversed", "sparse", "guard after", "guard before")
 
 
 def draw_case(rng):
@@ -157,55 +104,6 @@ def draw_dtype(rng, case):
     return np.dtype(np.int16) if dtype.kind in "iu" and dtype.itemsize > 2 and large else dtype
 
 
-def draw_numbers(rng, shape, dtype):
-    """Normally distributed, sometimes all the same, tiny or from a single plane."""
-    if dtype.kind in "iu":
-        return integers_of(rng, shape, dtype)
-    kind = rng.random()
-    if kind < 0.05:
-        return np.broadcast_to(np.asarray(rng.standard_normal(), dtype), shape)
-    numbers = rng.standard_normal(shape)
-    if dtype.kind == "c":
-        numbers = numbers + 1j * rng.standard_normal(shape)
-    if kind < 0.1:
-        numbers *= smallest_normal(dtype) * 3
-    numbers = numbers.astype(dtype)
-    if 0.1 <= kind < 0.15 and numbers.size:
-        numbers = np.broadcast_to(numbers[:1], shape)
-    return numbers
-
-
-@dataclass
-class Call:
-    """A function, its operands by name, what it must return, and how exactly.
-
-    ``products`` is how many there are to a sum, ``scale`` the sums of their magnitudes.
-    """
-
-    name: str
-    arrays: dict
-    extra: tuple
-    expected: np.ndarray
-    scale: np.ndarray
-    products: int
-    options: dict = field(default_factory=dict)
-
-    def allowed(self, dtype, algorithm, sums):
-        """Error of each element of ``dtype``, of ``sums`` in float32 or float64."""
-        if dtype.kind in "iu":
-            return self.scale
-        parts = 2 if dtype.kind == "c" else 1
-        products = parts * self.products
-        facts = np.finfo(sums)
-        error = (products + 2) * float(facts.eps) * self.scale
-        if algorithm in ("auto", "winograd") and self.scale.size:
-            error = np.full_like(error, WINOGRAD * error.max())
-        error += 2 * products * float(facts.smallest_subnormal)  # of products that are denormal
-        if parts * np.dtype(sums).itemsize > dtype.itemsize:  # rounded once, or each part is
-            error += parts * ulp(np.abs(self.expected) + error, dtype) / 2
-        return error
-
-
 def draw_call(rng, case, dtype, special):
     """One of the three maps of a case; with numbers that are none, if ``special``, in one image."""
     g = case.geometry
@@ -231,7 +129,8 @@ def draw_call(rng, case, dtype, special):
         if dtype.kind in "fV" and rng.random() < 0.2:
             expected, options = np.where(expected <= 0, 0, expected), {"activation": "relu"}
         products = prod(w.shape[1:])
-        return Call(f"conv{case.ndim}d", arrays, (), expected, scale, products, options)
+        name = f"conv{case.ndim}d"
+        return Call(name, arrays, (), expected, scale, products, result, options, MISTAKES)
     windows = reference.Windows(x, case.kernel, **{**g, "groups": 1})
     pixels = windows.shape
     dy = draw_numbers(rng, (case.batch, case.filters, *pixels), dtype)
@@ -258,51 +157,11 @@ def draw_call(rng, case, dtype, special):
     else:
         expected, scale = (function(*pair, shape, **g) for pair in pairs)
     name = f"conv{case.ndim}d_{kind}"
-    return Call(name, named, (shape,), expected, scale, products, options)
+    return Call(name, named, (shape,), expected, scale, products, dtype, options, MISTAKES)
 
 
-def spoil(rng, call, options):
-    """Make one mistake, that the package must find."""
-    name = str(rng.choice(list(call.arrays)))
-    array = call.arrays[name]
-    other = "f8" if array.dtype == "f4" else "f4"
-    mistakes = {
-        "rank": lambda: call.arrays.update({name: array[None, None]}),
-        "dtype": lambda: call.arrays.update({name: np.zeros(array.shape, "?")}),
-        "other dtype": lambda: call.arrays.update({name: np.zeros(array.shape, other)}),
-        "accumulate_dtype": lambda: options.update(accumulate_dtype="float16"),
-        "byte order": lambda: call.arrays.update({name: array.astype(array.dtype.newbyteorder())}),
-        "list": lambda: call.arrays.update({name: array.tolist()}),
-        "masked": lambda: call.arrays.update({name: np.ma.array(array)}),
-        "stride": lambda: options.update(stride=0),
-        "dilation": lambda: options.update(dilation=-1),
-        "padding": lambda: options.update(padding="full"),
-        "cropped": lambda: options.update(padding=-(10**6)),
-        "padding_mode": lambda: options.update(padding_mode="wrap"),
-        "cropped mode": lambda: options.update(padding_mode="reflect", padding=-1),
-        "groups": lambda: options.update(groups=10**6),
-        "algorithm": lambda: options.update(algorithm="fastest"),
-        "precision": lambda: options.update(precision="low"),
-        "out": lambda: options.update(out=np.empty((*call.expected.shape, 2), array.dtype)),
-    }
-    if array.dtype.newbyteorder() == array.dtype:  # of one byte, or of ml_dtypes
-        del mistakes["byte order"]
-    mistake = str(rng.choice(list(mistakes)))
-    mistakes[mistake]()
-    return mistake
-
-
-def poisoned(rng, call, dtype):
-    """An ``out`` of some layout, full of NaN or of what stands for it."""
-    layout = str(rng.choice(OUTPUTS))
-    out = np.empty(call.expected.shape, dtype)
-    out[...] = poison(out)
-    return LAYOUTS[layout](rng, out), layout
-
-
-def check_round(seed, number, counts):
-    """Draw one call and make it."""
-    rng = np.random.default_rng((seed, number))
+def draw_convolution(rng):
+    """A call of a convolution, or of its gradients."""
     case = draw_case(rng)
     dtype = draw_dtype(rng, case)
     algorithm = str(rng.choice(ALGORITHMS))
@@ -311,57 +170,21 @@ def check_round(seed, number, counts):
     special = algorithm not in ("auto", "winograd") and dtype.kind in "fV" and rng.random() < 0.1
     with np.errstate(invalid="ignore"):
         call = draw_call(rng, case, dtype, special)
-    options = {**case.geometry, **call.options, "algorithm": algorithm}
-    sums = "float32" if dtype in SINGLE else "float64"
+    kinds = [f"{call.name} {algorithm}", f"dtype {dtype}", *[f"with {o}" for o in call.options]]
+    kinds += [f"padding {case.padding_mode}"] * any(map(any, case.pairs))
+    kinds += ["cropped"] * (min(map(min, case.pairs)) < 0) + ["NaN and infinity"] * special
+    call.kinds, call.algorithm = kinds, algorithm
+    call.options |= {**case.geometry, "algorithm": algorithm}
     if dtype.kind in "fVc" and rng.random() < 0.15:
-        sums = options["accumulate_dtype"] = "float64"
-    for name, array in call.arrays.items():
-        layout = "broadcast" if 0 in array.strides else str(rng.choice(list(LAYOUTS)))
-        if layout != "broadcast":
-            call.arrays[name] = LAYOUTS[layout](rng, array)
-        counts[f"operand {layout}"] += 1
-    out = None
-    if rng.random() < 0.4 and call.expected.size:
-        out, layout = poisoned(rng, call, result_dtype(dtype))
-        options["out"] = out
-        counts[f"result {layout}"] += 1
-    mistake = spoil(rng, call, options) if rng.random() < 0.1 else None
-    before = {name: np.array(array) for name, array in call.arrays.items()}
-    function = getattr(fastconv, call.name)
-    result, refusal = None, None
-    try:
-        result = function(*call.arrays.values(), *call.extra, **options)
-    except (TypeError, ValueError) as error:
-        refusal = str(error)
-    if refusal is not None:
-        by_name = algorithm == "winograd" and "winograd" in refusal
-        assert mistake or by_name, f"refused: {refusal}"
-        if out is not None:
-            same = np.array_equal(out, np.full_like(out, poison(out)), equal_nan=True)
-            assert same, "written in spite of an error"
-        counts[f"mistake {mistake}" if mistake else "not for winograd"] += 1
-        return
-    assert mistake is None, f"not refused: {mistake}"
-    for name, array in call.arrays.items():
-        assert np.array_equal(before[name], array, equal_nan=True), f"{name} was changed"
-    assert out is None or result is out
-    assert result.dtype == result_dtype(dtype)
-    assert result.shape == call.expected.shape
-    integers = dtype.kind in "iu"
-    finite = np.isfinite(call.expected)
-    result, expected = (a if integers else reference.wide(a) for a in (result, call.expected))
-    same = np.array_equal(result[~finite], expected[~finite], equal_nan=True)
-    assert same, "NaN or infinity where it does not belong, or none where it does"
-    error = np.abs(result[finite] - expected[finite])
-    excess = error - call.allowed(result_dtype(dtype), algorithm, sums)[finite]
-    assert (excess <= 0).all(), f"error {error.max():.2e}, {excess.max():.2e} more than allowed"
-    counts[f"{call.name} {algorithm}"] += 1
-    for option in call.options:
-        counts[f"with {option}"] += 1
-    counts[f"padding {case.padding_mode}"] += any(map(any, case.pairs))
-    counts["cropped"] += min(map(min, case.pairs)) < 0
-    counts[f"dtype {dtype}"] += 1
-    counts["NaN and infinity"] += special
+        call.options["accumulate_dtype"] = "float64"
+    return call
+
+
+def check_round(seed, number, counts):
+    """Draw one call and make it."""
+    rng = np.random.default_rng((seed, number))
+    draw = draw_pooling if rng.random() < POOLINGS else draw_convolution
+    check(rng, draw(rng), counts)
 
 
 def fuzz(seed, seconds=None, rounds=None):
