@@ -598,6 +598,14 @@ def test_pooling_without_a_batch_axis(ndim, rng):
     last = cuda.to_device(np.ascontiguousarray(np.moveaxis(x, 0, -1)))
     y = pools["max"](last, 2, data_format="channels_last").copy_to_host()
     check_copy(np.moveaxis(y, -1, 0), pool_reference.max_pool(x[None], 2)[0][0], "float32")
+    # As many channels as lines, lines as channels: only ``data_format`` tells them apart.
+    x = data(rng, (2, *(2, 6, 4)[:ndim]), "f4")
+    y, indices = pools["max"](
+        cuda.to_device(x), 2, 1, 1, data_format="channels_last", return_indices=True
+    )
+    expected, places = pool_reference.max_pool(np.moveaxis(x, -1, 0)[None], 2, 1, 1)
+    check(y, np.moveaxis(expected[0], 0, -1), "float32")
+    np.testing.assert_array_equal(indices.copy_to_host(), np.moveaxis(places[0], 0, -1))
 
 
 def test_pooling_layers(rng):

@@ -33,7 +33,6 @@ NOT_RUN = {
     "test_causal_conv_with_state_with_bias_and_past_state_expanded": SEVERAL,
     "test_causal_conv_with_state_with_bias_expanded": SEVERAL,
     "test_causal_conv_with_state_with_past_state_expanded": SEVERAL,
-    "test_maxpool_2d_uint8": "of uint8",
     "test_maxpool_2d_pads": "padding of more than half a window",
     "test_averagepool_2d_pads": "padding of more than half a window",
     "test_averagepool_2d_pads_count_include_pad": "padding of more than half a window",
@@ -127,10 +126,11 @@ def formatted(function, x, w, b, *arguments, data_format):
     return first(function(last(x), w, b, *arguments, data_format=data_format))
 
 
-def max_pool(x, ceil_mode=0, storage_order=0, **attributes):
+def max_pool(x, ceil_mode=0, storage_order=0, data_format="channels_first", **attributes):
     windows = Windows(attributes, x.shape[2:], None)
     assert not attributes
-    y, indices = getattr(fastconv, f"max_pool{x.ndim - 2}d")(
+    y, indices = pooled(
+        "max_pool",
         x,
         windows.kernel,
         windows.stride,
@@ -138,6 +138,7 @@ def max_pool(x, ceil_mode=0, storage_order=0, **attributes):
         windows.dilation,
         ceil_mode=bool(ceil_mode),
         return_indices=True,
+        data_format=data_format,
     )
     # There they count through the whole array, and with ``storage_order`` down columns first.
     if storage_order:
@@ -147,26 +148,37 @@ def max_pool(x, ceil_mode=0, storage_order=0, **attributes):
     return y, indices + channels * np.prod(x.shape[2:], dtype=np.int64)
 
 
-def avg_pool(x, ceil_mode=0, count_include_pad=0, **attributes):
+def avg_pool(x, ceil_mode=0, count_include_pad=0, data_format="channels_first", **attributes):
     windows = Windows(attributes, x.shape[2:], None)
     assert not attributes
-    y = getattr(fastconv, f"avg_pool{x.ndim - 2}d")(
+    return pooled(
+        "avg_pool",
         x,
         windows.kernel,
         windows.stride,
         windows.padding(),
         ceil_mode=bool(ceil_mode),
         count_include_pad=bool(count_include_pad),
+        data_format=data_format,
     )
-    return (y,)
 
 
-def global_max_pool(x):
-    return (getattr(fastconv, f"max_pool{x.ndim - 2}d")(x, x.shape[2:]),)
+def global_max_pool(x, data_format):
+    return pooled("max_pool", x, x.shape[2:], data_format=data_format)
 
 
-def global_avg_pool(x):
-    return (getattr(fastconv, f"avg_pool{x.ndim - 2}d")(x, x.shape[2:]),)
+def global_avg_pool(x, data_format):
+    return pooled("avg_pool", x, x.shape[2:], data_format=data_format)
+
+
+def pooled(name, x, *arguments, data_format, **options):
+    """What the function returns, as a tuple."""
+    function = getattr(fastconv, f"{name}{x.ndim - 2}d")
+    channels_last = data_format == "channels_last"
+    images = last(x) if channels_last else x
+    results = function(images, *arguments, **options, data_format=data_format)
+    results = results if isinstance(results, tuple) else (results,)
+    return tuple(map(first, results)) if channels_last else results
 
 
 OPERATORS = {
@@ -217,14 +229,13 @@ def test_convolutions(name, count, data_format, cases):
         check(key, case, data_format=data_format)
 
 
+@pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
 @pytest.mark.parametrize("name", ["MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool"])
-def test_pooling(name, cases):
-    if not hasattr(fastconv, "max_pool2d"):
-        pytest.skip("fastconv has no pooling")
+def test_pooling(name, data_format, cases):
     chosen = of_operator(cases, name)
     assert chosen
     for key, case in chosen.items():
-        check(key, case)
+        check(key, case, data_format=data_format)
 
 
 def check(key, case, **options):
