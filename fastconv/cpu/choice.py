@@ -93,6 +93,21 @@ def carried(typingctx, number):
 
 
 @intrinsic
+def put_carried(typingctx, integers, i, carrier):
+    """``integers[i], integers[i+1], ... =`` those that a vector carries, in 64 bits."""
+
+    def codegen(context, builder, sig, args):
+        bits, wide = _bits(builder, carrier, args[2]), ir.VectorType(I64, carrier.lanes)
+        if carrier.scalar.bitwidth < 64:
+            bits = builder.sext(bits, wide)
+        address = builder.bitcast(builder.gep(args[0], [args[1]]), wide.as_pointer())
+        builder.store(bits, address, align=8)
+        return context.get_dummy_value()
+
+    return types.void(integers, types.intp, carrier), codegen
+
+
+@intrinsic
 def as_integers(typingctx, x):
     """A pointer to numbers as one to 64-bit integers."""
 

@@ -14,7 +14,16 @@ import numpy as np
 
 from ..host import VECTOR_BITS
 from .blocks import Ints, Tables, spread
-from .choice import as_integers, carried, carry, divide, larger, lowest, moved
+from .choice import (
+    as_integers,
+    carried,
+    carry,
+    divide,
+    larger,
+    lowest,
+    moved,
+    put_carried,
+)
 from .driver import Plan
 from .engine import Engine
 from .kernel import Kernel, device, inline
@@ -223,7 +232,8 @@ def _write_indices(found, size, windows, n, first, used, indices):
     width = lanes(found)
     corner, (planes, lines, line) = windows
     vector = planes * lines * line * width
-    for c in range(used):
+    near = size[TO_INDICES + 1] == 1 and used % width == 0 and size[STRIPS] == 1
+    for c in range(0, used, width if near else 1):
         source = pointer(found, c // width * vector + c % width)
         more = (first + c) % size[STRIPS] * size[SPAN]
         for d in range(planes):
@@ -236,8 +246,12 @@ def _write_indices(found, size, windows, n, first, used, indices):
                     + corner[2] * size[TO_INDICES + 4]
                 )
                 for w in range(line):
-                    index = carried(element(source, ((d * lines + h) * line + w) * width))
-                    put(indices, to + w * size[TO_INDICES + 4], index + more if index >= 0 else -1)
+                    here, to_w = ((d * lines + h) * line + w) * width, to + w * size[TO_INDICES + 4]
+                    if near:
+                        put_carried(indices, to_w, load(source, here))
+                    else:
+                        index = carried(element(source, here))
+                        put(indices, to_w, index + more if index >= 0 else -1)
 
 
 @Engine
