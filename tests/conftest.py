@@ -35,3 +35,12 @@ def algorithm(request):
 @pytest.fixture(params=["float16", pytest.param("bfloat16", marks=NEEDS_ML_DTYPES)])
 def half(request):
     return FLOAT16 if request.param == "float16" else BFLOAT16
+
+
+@pytest.fixture
+def known_machine(monkeypatch):
+    """The benchmark's measurement of this machine takes no time."""
+    from fastconv.bench import machine
+
+    monkeypatch.setattr(machine, "measure_peak", lambda threads: 1e11)
+    monkeypatch.setattr(machine, "measure_bandwidth", lambda: 1e10)

@@ -13,11 +13,12 @@ import numba
 from ..progress import progress
 from . import cuda, machine, plot, report
 from .contestant import Contestant
-from .peers import PEERS, load_peers, missing_packages
+from .peers import PEERS, load_peers
 from .results import Record, Results
 from .runner import LEAST_ROUNDS, Runner, ours
 from .suites import MAPS, SUITES, Layer, layers_of
-from .variants import PEER, SAME_WORK, VARIANTS, Variant
+from .variants import NEEDS, SAME_WORK, VARIANTS
+from .ways import PEER, Variant
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -85,12 +86,11 @@ def run(arguments: argparse.Namespace) -> int:
     except (ModuleNotFoundError, RuntimeError) as error:
         print(f"fastconv bench: {error}", file=sys.stderr)
         return 1
-    beside_torch = {*chain(*arguments.suite or ())} & {*VARIANTS}
-    if beside_torch and not arguments.load and missing_packages(PEER):
-        names = ", ".join(sorted(beside_torch))
-        print(f"fastconv bench: {names} need PyTorch, which is not installed", file=sys.stderr)
+    suites = list(dict.fromkeys(chain(*arguments.suite))) if arguments.suite else list(SUITES)
+    if not arguments.load and (trouble := _trouble(arguments, suites)):
+        print(f"fastconv bench: {trouble}", file=sys.stderr)
         return 1
-    results = arguments.load or _measure(arguments, paths)
+    results = arguments.load or _measure(arguments, suites, paths)
     if results is None:
         print("fastconv bench: interrupted before anything was measured", file=sys.stderr)
         return 130
@@ -104,11 +104,23 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _measure(arguments: argparse.Namespace, paths: Sequence[Contestant]) -> Results | None:
+def _trouble(arguments: argparse.Namespace, suites: Sequence[str]) -> str:
+    """Why these suites cannot be measured, if they cannot."""
+    for suite in suites:
+        lacking = [package for package in NEEDS.get(suite, ()) if find_spec(package) is None]
+        if lacking:
+            return f"the suite {suite} needs {' and '.join(lacking)}, which is not installed"
+    if not _todo(arguments, suites):
+        return f"{', '.join(suites)} have no layers with the maps {', '.join(arguments.map)}"
+    return ""
+
+
+def _measure(
+    arguments: argparse.Namespace, suites: Sequence[str], paths: Sequence[Contestant]
+) -> Results | None:
     if arguments.threads:
         numba.set_num_threads(arguments.threads)
     threads = numba.get_num_threads()
-    suites = list(dict.fromkeys(chain(*arguments.suite))) if arguments.suite else list(SUITES)
     layers = [name for name in suites if name in SUITES]
     asked = (arguments.against or list(PEERS)) if layers else []
     contestants, left_out = load_peers(asked, threads)
@@ -120,9 +132,7 @@ def _measure(arguments: argparse.Namespace, paths: Sequence[Contestant]) -> Resu
     rounds = LEAST_ROUNDS if arguments.quick else arguments.rounds
     taking_part = [*ours(arguments.algorithms), *paths, *contestants]
     runner = Runner(taking_part, threads, rounds, arguments.seconds)
-    maps = arguments.map or MAPS
-    todo: list[tuple[Layer | Variant, str]] = [*product(_layers(layers, arguments.quick), maps)]
-    todo += [(variant, variant.map_name) for variant in _variants(suites, maps, arguments.quick)]
+    todo = _todo(arguments, suites)
     records: list[Record] = []
     try:
         for what, map_name in progress(todo, "map", lambda each: f"{each[0].name} {each[1]}"):
@@ -149,6 +159,16 @@ def _measure(arguments: argparse.Namespace, paths: Sequence[Contestant]) -> Resu
     )
 
 
+def _todo(
+    arguments: argparse.Namespace, suites: Sequence[str]
+) -> list[tuple[Layer | Variant, str]]:
+    """What the options ask for: layers and variants, each with a map."""
+    maps, quick = arguments.map or MAPS, arguments.quick
+    layers = _layers([suite for suite in suites if suite in SUITES], quick)
+    variants = _variants([suite for suite in suites if suite in VARIANTS], maps, quick)
+    return [*product(layers, maps), *((variant, variant.map_name) for variant in variants)]
+
+
 def _layers(suites: Sequence[str], quick: bool) -> list[Layer]:
     if not quick:
         return layers_of(suites)
@@ -157,10 +177,10 @@ def _layers(suites: Sequence[str], quick: bool) -> list[Layer]:
 
 
 def _variants(suites: Sequence[str], maps: Sequence[str], quick: bool) -> list[Variant]:
-    chosen = [VARIANTS[suite] for suite in suites if suite in VARIANTS]
+    chosen = [[v for v in VARIANTS[suite] if v.map_name in maps] for suite in suites]
     if quick:
-        return [min(variants, key=lambda variant: variant.flops) for variants in chosen]
-    return [variant for variant in chain(*chosen) if variant.map_name in maps]
+        chosen = [[min(vs, key=lambda v: v.flops)] for vs in chosen if vs]
+    return list(chain(*chosen))
 
 
 def _show(results: Results) -> None:
@@ -172,6 +192,9 @@ def _show(results: Results) -> None:
         losses = report.loss_lines(results)
         print(f"Losses: {len(losses)}")
         print("\n".join(f"  {line}" for line in losses))
+    for title, lines in report.details(results).items():
+        print(f"{title}: {len(lines)}")
+        print("\n".join(f"  {line}" for line in lines))
     for note in report.notes(results):
         print(note)
 

@@ -88,13 +88,19 @@ class Contestant(ABC):
 
 
 class Fastconv(Contestant):
-    """This package, through its public functions, in one of its layouts."""
+    """This package, through its public functions, in one of its layouts.
+
+    ``options`` go to these functions.
+    """
 
     peer = "fastconv"
 
-    def __init__(self, algorithm: str = "auto", channels_last: bool = False) -> None:
+    def __init__(
+        self, algorithm: str = "auto", channels_last: bool = False, **options: Any
+    ) -> None:
         self.algorithm = algorithm
         self._data_format = "channels_last" if channels_last else "channels_first"
+        self._options = options
         self.name = our_name(algorithm, channels_last)
 
     def supports(self, layer: Layer, map_name: str) -> bool:
@@ -112,7 +118,7 @@ class Fastconv(Contestant):
     def prepare(self, layer: Layer, map_name: str, operands: Operands) -> Call:
         conv = f"conv{layer.ndim}d"
         axes = (layer.stride, layer.padding, layer.dilation, layer.groups)
-        how = {"algorithm": self.algorithm, "data_format": self._data_format}
+        how = {"algorithm": self.algorithm, "data_format": self._data_format, **self._options}
         x, weight, dy, x_shape = operands.x, operands.weight, operands.dy, layer.x_shape
         if self._data_format == "channels_last":
             x, dy = (aligned(np.moveaxis(array, 1, -1)) for array in (x, dy))

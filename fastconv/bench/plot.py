@@ -35,7 +35,7 @@ def save(results: Results, path: Path) -> None:
     figure = Figure(figsize=(12, 5.5 + 4.5 * len(shown)), dpi=120, layout="constrained")
     machine = results.machine
     figure.suptitle(
-        f"fastconv on {machine.cpu}, {machine.threads} threads, float32",
+        f"fastconv on {machine.cpu}, {machine.threads} threads, {results.dtypes}",
         fontsize=14,
         fontweight="bold",
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from .machine import Machine
-from .results import OURS, Record, Results, our_name
+from .results import LAYOUT_TOLERANCE, OURS, Record, Results, our_name
 from .suites import MAPS
 
 NOTHING = "-"
@@ -93,7 +93,13 @@ def layer_table(results: Results, shapes: bool = False) -> Table:
     rows = []
     for r in results.records:
         layout = "last" if r.channels_last else "first"
-        row = [r.layer, *([r.shape] if shapes else []), r.map_name, layout, r.ours.algorithm]
+        row = [
+            r.layer,
+            *([r.shape] if shapes else []),
+            r.map_name,
+            layout,
+            r.ours.algorithm or NOTHING,
+        ]
         row += [
             _milliseconds(r.ours.best),
             _milliseconds(r.ours.median),
@@ -110,7 +116,7 @@ def layer_table(results: Results, shapes: bool = False) -> Table:
 def _peer_cell(record: Record, peer: str) -> str:
     if (ratio := record.ratio(peer)) is not None:
         return _ratio(ratio)
-    failed = any(name.split()[0] == peer for name in record.failed)
+    failed = any(f"{name} ".startswith(f"{peer} ") for name in record.failed)
     return "failed" if failed else NOTHING
 
 
@@ -165,13 +171,16 @@ def machine_lines(machine: Machine) -> list[str]:
 
 
 def _method(results: Results) -> str:
-    dtypes = ", ".join(dict.fromkeys(r.dtype for r in results.records))
     return (
-        f"{dtypes}. Best of {results.rounds} rounds in one process, all contestants called in turn"
-        " in each round, on arrays that begin at a cache line, results checked against"
-        f" {results.reference}. Times, theirs and ours, are those of the faster layout or function."
+        f"{results.dtypes}. Best of {results.rounds} rounds in one process, all contestants called"
+        " in turn in each round, results checked against"
+        f" {results.reference}. All arrays of 256 KiB and more begin at a cache line, as PyTorch's"
+        " own and our results do. Times, theirs and ours, are those of the faster layout or"
+        " function."
         " Operations are those of the definition, so that an algorithm that needs fewer can exceed"
-        " the roofline." + (f" {_PATHS}" if results.paths else "")
+        " the roofline; of what memory bounds, as it does pooling, the roofline is the time of"
+        " reading all operands and writing the result once."
+        + (f" {_PATHS}" if results.paths else "")
     )
 
 
@@ -208,6 +217,35 @@ def loss_lines(results: Results, peers: Iterable[str] | None = None) -> list[str
     return [f"{x.record.layer} {x.record.map_name}: {x.ratio:.2f}x {x.peer}" for x in losses]
 
 
+def layout_lines(results: Results) -> list[str]:
+    """Every layer and map where ours is clearly slower with channels last, the worst first."""
+    return [f"{r.layer} {r.map_name}: {times:.2f}x" for r, times in results.slower_last()]
+
+
+def way_lines(results: Results) -> list[str]:
+    """The times of each way of a peer, where these are more than its layouts."""
+    lines = []
+    for r in results.records:
+        for peer in results.peers:
+            ways = [f"{t.name} {_milliseconds(t.best)} ms" for t in r.ways(peer)]
+            if ways:
+                lines.append(f"{r.layer} {r.map_name}: {', '.join(ways)}.")
+    return lines
+
+
+def details(results: Results) -> dict[str, list[str]]:
+    """Lists of lines beside the losses, by their titles."""
+    percent = round(100 * (LAYOUT_TOLERANCE - 1))
+    lists = {
+        f"Ours more than {percent}% slower with channels last than first (time / time)": (
+            layout_lines(results)
+        )
+    }
+    if ways := way_lines(results):
+        lists["Peers with several ways, the fastest of which counts"] = ways
+    return lists
+
+
 def _list(lines: Sequence[str]) -> str:
     return "\n".join(f"- {line}" for line in lines) if lines else "None."
 
@@ -225,6 +263,7 @@ def markdown(results: Results) -> str:
         _list(losses),
         f"## {layer_table(results).title}",
         layer_table(results, shapes=True).markdown(),
+        *(f"## {title}: {len(x)}\n\n{_list(x)}" for title, x in details(results).items()),
         "## Notes",
         _list(notes(results)),
     ]

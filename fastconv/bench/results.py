@@ -27,6 +27,9 @@ OUR_NAMES = (our_name(), our_name(channels_last=True))
 # Another algorithm of ours may be faster than "auto" by this factor, which noise alone reaches.
 AUTO_TOLERANCE = 1.10
 
+# And so may either layout.
+LAYOUT_TOLERANCE = 1.10
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -117,6 +120,18 @@ class Record:
         theirs, mine = self.best_of(peer), self.timing(ours) if ours else self.ours
         return None if theirs is None or mine is None else theirs.best / mine.best
 
+    @property
+    def layouts(self) -> float | None:
+        """Our best time with channels last over that with channels first, if both took part."""
+        first, last = map(self.timing, OUR_NAMES)
+        return None if first is None or last is None else last.best / first.best
+
+    def ways(self, peer: str) -> list[Timing]:
+        """Those of a peer that took part in other ways than its two layouts, the fastest first."""
+        timings = sorted((t for t in self.timings if t.peer == peer), key=lambda t: t.best)
+        plain = {peer, f"{peer} channels_last"}
+        return timings if {t.name for t in timings} - plain else []
+
     def faster_algorithms(self) -> list[tuple[Timing, Timing]]:
         """Ours with "auto", and one by name in the same layout that is clearly faster."""
         return [
@@ -180,6 +195,11 @@ class Results:
         return list(dict.fromkeys([*usual, *run]))
 
     @property
+    def dtypes(self) -> str:
+        """Of all arrays, in words."""
+        return ", ".join(dict.fromkeys(r.dtype for r in self.records))
+
+    @property
     def maps(self) -> list[str]:
         return [name for name in MAPS if any(name == r.map_name for r in self.records)]
 
@@ -215,6 +235,15 @@ class Results:
             if (ratio := record.ratio(peer)) is not None and ratio < 1
         ]
         return sorted(found, key=lambda loss: loss.ratio)
+
+    def slower_last(self) -> list[tuple[Record, float]]:
+        """Where ours is clearly slower with channels last, and how many times, the worst first."""
+        found = [
+            (record, times)
+            for record in self.records
+            if (times := record.layouts) is not None and times > LAYOUT_TOLERANCE
+        ]
+        return sorted(found, key=lambda pair: -pair[1])
 
     def save(self, path: Path) -> None:
         """Write everything as JSON, each record on a line of its own."""

@@ -3,9 +3,10 @@
 import gc
 import statistics
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from .contestant import Array, Call, Contestant, Fastconv, Operands
 from .peers import Torch, missing_packages
 from .results import OUR_NAMES, Record, Timing
 from .suites import SUITES, Layer
-from .variants import Variant, Way
+from .ways import Variant, Way
 
 LEAST_ROUNDS = 3
 
@@ -29,12 +30,10 @@ MOST_CALLS = 1000
 
 @dataclass
 class _Entry:
-    """A contestant while it is timed."""
+    """A way to compute while it is timed."""
 
-    contestant: Contestant | Way
-    call: Call
+    way: Way
     error: float
-    algorithm: str
     rounds: int = 0
     calls: int = 1
     short: bool = False
@@ -42,7 +41,7 @@ class _Entry:
 
     def schedule(self, rounds: int, seconds: float) -> None:
         """Choose calls and rounds from the time of one call, so that they take ``seconds``."""
-        once = _seconds(self.call, 1)
+        once = _seconds(self.way.call, 1)
         self.short = once < SHORT_CALL
         self.calls = min(MOST_CALLS, max(1, round(ROUND_SECONDS / once)))
         affordable = int(seconds / (once * (self.calls + self.short)))
@@ -50,14 +49,14 @@ class _Entry:
 
     def time(self) -> None:
         if self.short:
-            self.call()
-        self.times.append(_seconds(self.call, self.calls))
-        time.sleep(self.contestant.settle)
+            self.way.call()
+        self.times.append(_seconds(self.way.call, self.calls))
+        time.sleep(self.way.settle)
 
     def timing(self) -> Timing:
-        name, peer = self.contestant.name, self.contestant.peer
+        name, peer, algorithm = self.way.name, self.way.peer, self.way.algorithm
         best, median = min(self.times), statistics.median(self.times)
-        return Timing(name, peer, best, median, self.rounds, self.calls, self.error, self.algorithm)
+        return Timing(name, peer, best, median, self.rounds, self.calls, self.error, algorithm)
 
 
 def _seconds(call: Call, calls: int) -> float:
@@ -118,7 +117,12 @@ class Runner:
         with ExitStack() as contexts:
             for contestant in self._contestants:
                 contexts.enter_context(contestant.active())
-            entries = self._entries(layer, map_name, operands, expected, failed)
+            makers = {
+                contestant.name: partial(_way, contestant, layer, map_name, operands)
+                for contestant in self._contestants
+                if contestant.supports(layer, map_name)
+            }
+            entries = self._entries(makers, expected, failed)
             self._time(entries)
         return Record(
             layer.name,
@@ -134,14 +138,11 @@ class Runner:
 
     def measure_variant(self, variant: Variant) -> Record:
         """Time every way to compute a variant; PyTorch must be installed."""
+        failed: dict[str, str] = {}
         with self._oracle.active():
             expected, ways = variant.prepare()
-            entries = []
-            for way in ways:
-                error = relative_error(way.to_numpy(way.call()), expected)
-                entry = _Entry(way, way.call, error, "")
-                entry.schedule(self._rounds, self._seconds)
-                entries.append(entry)
+            makers = {way.name: partial(_itself, way) for way in ways}
+            entries = self._entries(makers, expected, failed)
             self._time(entries)
         return Record(
             variant.name,
@@ -152,7 +153,8 @@ class Runner:
             variant.flops,
             variant.bytes,
             tuple(entry.timing() for entry in entries),
-            dtype=variant.dtype,
+            failed,
+            variant.dtype,
         )
 
     def _time(self, entries: Sequence[_Entry]) -> None:
@@ -168,32 +170,40 @@ class Runner:
             return self._oracle.to_numpy(result, layer, map_name)
 
     def _entries(
-        self,
-        layer: Layer,
-        map_name: str,
-        operands: Operands,
-        expected: Array,
-        failed: dict[str, str],
+        self, makers: Mapping[str, Callable[[], Way]], expected: Array, failed: dict[str, str]
     ) -> list[_Entry]:
-        """Contestants that can do it, compiled, warmed up and their results checked."""
+        """Ways that work, compiled, warmed up and their results checked."""
         entries = []
-        for contestant in self._contestants:
-            if not contestant.supports(layer, map_name):
-                continue
+        for name, make in makers.items():
             try:
-                call = contestant.prepare(layer, map_name, operands)
-                result = contestant.to_numpy(call(), layer, map_name)
+                way = make()
+                result = way.to_numpy(way.call())
             except Exception as error:
-                if contestant.name in OUR_NAMES:
+                if name in OUR_NAMES:
                     raise
                 # A peer may fail at what it claims to do; the others' times are worth having.
-                failed[contestant.name] = f"{type(error).__name__}: {error}"
+                failed[name] = f"{type(error).__name__}: {error}"
                 continue
-            algorithm = contestant.choice(layer, map_name)
-            entry = _Entry(contestant, call, relative_error(result, expected), algorithm)
+            entry = _Entry(way, relative_error(result, expected))
             entry.schedule(self._rounds, self._seconds)
             entries.append(entry)
         return entries
+
+
+def _itself(way: Way) -> Way:
+    return way
+
+
+def _way(contestant: Contestant, layer: Layer, map_name: str, operands: Operands) -> Way:
+    """A contestant's way to compute a map of a layer."""
+    return Way(
+        contestant.name,
+        contestant.peer,
+        contestant.prepare(layer, map_name, operands),
+        partial(contestant.to_numpy, layer=layer, map_name=map_name),
+        contestant.choice(layer, map_name),
+        contestant.settle,
+    )
 
 
 def relative_error(result: Array, expected: Array) -> float:

@@ -104,7 +104,7 @@ def _layer(
     return Layer(name, network, x_shape, weight_shape, axes[0], axes[1], axes[2], groups)
 
 
-def _image(
+def image_layer(
     name: str,
     network: str,
     batch: int,
@@ -125,7 +125,7 @@ def _resnet50() -> Iterable[Layer]:
         stage: int, part: str, size: int, channels: int, filters: int, taps: int, s: int
     ) -> Layer:
         name = f"resnet50-conv{stage}-{part}"
-        return _image(name, "ResNet-50", 16, size, channels, filters, taps, stride=s)
+        return image_layer(name, "ResNet-50", 16, size, channels, filters, taps, stride=s)
 
     yield layer(1, "7x7", 224, 3, 64, 7, 2)
     yield layer(2, "reduce-first", 56, 64, 64, 1, 1)
@@ -154,7 +154,7 @@ def _vgg16() -> Iterable[Layer]:
         ("5-1", 14, 512, 512),
     )
     for part, size, channels, filters in table:
-        yield _image(f"vgg16-conv{part}", "VGG-16", 4, size, channels, filters, 3)
+        yield image_layer(f"vgg16-conv{part}", "VGG-16", 4, size, channels, filters, 3)
 
 
 def _mobilenetv2() -> Iterable[Layer]:
@@ -169,7 +169,7 @@ def _mobilenetv2() -> Iterable[Layer]:
         (960, 7, 1),
     ):
         name = f"mobilenetv2-depthwise{channels}" + ("-stride2" if stride == 2 else "")
-        yield _image(
+        yield image_layer(
             name, "MobileNetV2", 16, size, channels, channels, 3, stride=stride, groups=channels
         )
     for channels, filters, size in (
@@ -185,24 +185,24 @@ def _mobilenetv2() -> Iterable[Layer]:
         (320, 1280, 7),
     ):
         name = f"mobilenetv2-pointwise{channels}-{filters}"
-        yield _image(name, "MobileNetV2", 16, size, channels, filters, 1)
+        yield image_layer(name, "MobileNetV2", 16, size, channels, filters, 1)
 
 
 def _stems(resnet50: Iterable[Layer]) -> Iterable[Layer]:
-    yield _image("alexnet-conv1", "AlexNet", 16, 224, 3, 64, 11, stride=4, padding=2)
+    yield image_layer("alexnet-conv1", "AlexNet", 16, 224, 3, 64, 11, stride=4, padding=2)
     yield from (layer for layer in resnet50 if layer.x_shape[1] == 3)
-    yield _image("mobilenetv2-conv1", "MobileNetV2", 16, 224, 3, 32, 3, stride=2)
+    yield image_layer("mobilenetv2-conv1", "MobileNetV2", 16, 224, 3, 32, 3, stride=2)
 
 
 def _lenet5() -> Iterable[Layer]:
-    yield _image("lenet5-c1", "LeNet-5", 128, 32, 1, 6, 5, padding=0)
-    yield _image("lenet5-c3", "LeNet-5", 128, 14, 6, 16, 5, padding=0)
-    yield _image("lenet5-c5", "LeNet-5", 128, 5, 16, 120, 5, padding=0)
+    yield image_layer("lenet5-c1", "LeNet-5", 128, 32, 1, 6, 5, padding=0)
+    yield image_layer("lenet5-c3", "LeNet-5", 128, 14, 6, 16, 5, padding=0)
+    yield image_layer("lenet5-c5", "LeNet-5", 128, 5, 16, 120, 5, padding=0)
 
 
 def _filters() -> Iterable[Layer]:
     for taps in (3, 5, 7, 11, 15, 31):
-        yield _image(f"filter-{taps}x{taps}", "image filter", 1, 1024, 1, 1, taps)
+        yield image_layer(f"filter-{taps}x{taps}", "image filter", 1, 1024, 1, 1, taps)
 
 
 def _unet3d() -> Iterable[Layer]:
@@ -227,9 +227,9 @@ def _batch1(resnet50: Iterable[Layer]) -> Iterable[Layer]:
 
 def _tiny() -> Iterable[Layer]:
     yield _layer("tiny-1d", "tiny call", (1, 1, 64), 1, 5)
-    yield _image("tiny-1x8x8", "tiny call", 1, 8, 1, 1, 3)
-    yield _image("tiny-16x8x8", "tiny call", 1, 8, 16, 16, 3)
-    yield _image("tiny-3x32x32", "tiny call", 1, 32, 3, 8, 3)
+    yield image_layer("tiny-1x8x8", "tiny call", 1, 8, 1, 1, 3)
+    yield image_layer("tiny-16x8x8", "tiny call", 1, 8, 16, 16, 3)
+    yield image_layer("tiny-3x32x32", "tiny call", 1, 32, 3, 8, 3)
 
 
 def _suites() -> dict[str, tuple[Layer, ...]]:

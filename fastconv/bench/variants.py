@@ -1,178 +1,47 @@
-"""More than convolutions of float32 numbers: pooling, half precision, gradients for each sample.
+"""More than convolutions of float32 numbers, each beside what a user of PyTorch would write.
 
-Each is timed beside what a user of PyTorch would write for it, and checked against PyTorch in
-float64, in suites of their own: ``pooling``, ``half`` and ``per-sample``.
+Pooling, half precision, gradients for each sample and padding that shows pixels, in suites of their
+own, whose results are checked against PyTorch in float64.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from functools import partial
 from importlib import import_module
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-import fastconv
-
-from ..geometry import Ints
-from .contestant import Array, Call, Fastconv, Operands, aligned
+from .contestant import Array, Call, Operands
 from .peers import torch_convolution
-from .results import OURS, our_name
-from .suites import FLOAT_BYTES, MAPS, SUITES, Layer, layers_of
+from .pools import POOLS, pooling
+from .results import OURS
+from .suites import FLOAT_BYTES, MAPS, SUITES, Layer, image_layer, layers_of
+from .ways import PEER, Variant, Way, double_tensor, laid_out, layouts, our_convolution, theirs
 
-PEER = "torch"
 SAME_WORK = "torch float32"  # a second peer of half precision
 
 
-class Way(NamedTuple):
-    """One way to compute a variant: a call of a library, and its result as a float64 array."""
-
-    name: str
-    peer: str
-    call: Call
-    to_numpy: Callable[[Any], Array]
-    settle: float = 0.002  # seconds, as a ``Contestant`` has
-
-
-@dataclass(frozen=True)
-class Variant:
-    """What is to be computed, as a record of results says it, and how.
-
-    ``prepare()`` gives the result in float64 and the ways to compute it, ours first.
-    """
-
-    name: str
-    network: str
-    suite: str
-    map_name: str
-    shape: str
-    flops: int
-    bytes: int
-    dtype: str
-    prepare: Callable[[], tuple[Array, list[Way]]]
+def _variants(
+    suite: str, layer: Layer, maps: Iterable[str], prepare: Any, ways: tuple[str, ...], **said: Any
+) -> Iterator[Variant]:
+    """Maps of a convolution, with what is ``said`` of them instead of what is true of ``layer``."""
+    of_layer = {"name": layer.name, "shape": layer.shape, "bytes": layer.bytes, "dtype": "float32"}
+    for map_name in maps:
+        yield Variant(
+            network=layer.network,
+            suite=suite,
+            map_name=map_name,
+            flops=layer.flops,
+            ways=ways,
+            prepare=partial(prepare, layer, map_name),
+            **{**of_layer, **said},
+        )
 
 
-def _random(shape: Ints) -> Array:
-    return aligned(np.random.default_rng(0).standard_normal(shape, np.float32))
-
-
-def _last(array: Array) -> Array:
-    return aligned(np.moveaxis(array, 1, -1))
-
-
-def _double(result: Any) -> Array:
-    return np.asarray(result).astype(np.float64)
-
-
-def _double_first(result: Any) -> Array:
-    return np.moveaxis(_double(result), -1, 1)
-
-
-def _double_tensor(result: Any) -> Array:
-    return np.asarray(result.double().numpy())
-
-
-def _laid_out(tensor: Any) -> Any:
-    return tensor.contiguous(memory_format=import_module("torch").channels_last)
-
-
-def _ours(first: Call, last: Call, to_first: Callable[[Any], Array] = _double_first) -> list[Way]:
-    return [
-        Way(our_name(), OURS, first, _double),
-        Way(our_name(channels_last=True), OURS, last, to_first),
-    ]
-
-
-def _theirs(first: Call, last: Call, peer: str = PEER) -> list[Way]:
-    ways = ((peer, first), (f"{peer} channels_last", last))
-    return [Way(name, peer, call, _double_tensor) for name, call in ways]
-
-
-# Pooling: windows are (taps, stride, padding), the same along both axes.
-
-POOLS: tuple[tuple[str, str, str, Ints, Ints], ...] = (
-    ("resnet50-pool", "ResNet-50", "max", (16, 64, 112, 112), (3, 2, 1)),
-    ("vgg16-pool1", "VGG-16", "max", (4, 64, 224, 224), (2, 2, 0)),
-    ("vgg16-pool3", "VGG-16", "max", (4, 256, 56, 56), (2, 2, 0)),
-    ("vgg16-pool5", "VGG-16", "max", (4, 512, 14, 14), (2, 2, 0)),
-    ("alexnet-pool1", "AlexNet", "max", (16, 64, 55, 55), (3, 2, 0)),
-    ("inception-pool", "Inception v3", "avg", (16, 192, 35, 35), (3, 1, 1)),
-    ("densenet-transition", "DenseNet-121", "avg", (16, 128, 56, 56), (2, 2, 0)),
-    ("resnet50-global", "ResNet-50", "avg", (16, 2048, 7, 7), (7, 7, 0)),
-)
-
-
-def _pool(kind: str, x_shape: Ints, windows: Ints) -> tuple[Array, list[Way]]:
-    torch = import_module("torch")
-    x = _random(x_shape)
-    ours = getattr(fastconv, f"{kind}_pool2d")
-    theirs = getattr(torch.nn.functional, f"{kind}_pool2d")
-    last, tensor = _last(x), torch.from_numpy(x)
-    tensor_last = _laid_out(tensor)
-    return _double_tensor(theirs(tensor.double(), *windows)), [
-        *_ours(
-            lambda: ours(x, *windows),
-            lambda: ours(last, *windows, data_format="channels_last"),
-        ),
-        *_theirs(lambda: theirs(tensor, *windows), lambda: theirs(tensor_last, *windows)),
-    ]
-
-
-def _pool_gradient(kind: str, x_shape: Ints, windows: Ints) -> tuple[Array, list[Way]]:
-    torch = import_module("torch")
-    x = _random(x_shape)
-    ours = getattr(fastconv, f"{kind}_pool2d_grad_input")
-    taps, stride, padding = ([n] for n in windows)
-    last, tensor = _last(x), torch.from_numpy(x)
-    y = getattr(fastconv, f"{kind}_pool2d")(x, *windows)
-    dy = _random(y.shape)
-    dy_last, tensor_dy = _last(dy), torch.from_numpy(dy)
-
-    def backward(x: Any, dy: Any) -> Call:
-        if kind == "avg":
-            operator = torch.ops.aten.avg_pool2d_backward
-            return lambda: operator(dy, x, taps, stride, padding, False, True, None)
-        # Where the largest numbers are is known from the forward pass.
-        _, places = torch.nn.functional.max_pool2d(x, *windows, return_indices=True)
-        operator = torch.ops.aten.max_pool2d_with_indices_backward
-        return lambda: operator(dy, x, taps, stride, padding, [1], False, places)
-
-    seen, seen_last = (x, last) if kind == "max" else (x.shape, last.shape)
-    return _double_tensor(backward(tensor.double(), tensor_dy.double())()), [
-        *_ours(
-            lambda: ours(dy, seen, *windows),
-            lambda: ours(dy_last, seen_last, *windows, data_format="channels_last"),
-        ),
-        *_theirs(
-            backward(tensor, tensor_dy),
-            backward(_laid_out(tensor), _laid_out(tensor_dy)),
-        ),
-    ]
-
-
-def _pooling() -> Iterator[Variant]:
-    for name, network, kind, x_shape, windows in POOLS:
-        taps, stride, padding = windows
-        pixels = (x_shape[2] + 2 * padding - taps) // stride + 1
-        y = prod(x_shape[:2]) * pixels**2
-        text = f"{'x'.join(map(str, x_shape))}, {kind} {taps}x{taps} s{stride} p{padding}"
-        images = 2 if kind == "max" else 1  # of x's size that the gradient reads or writes
-        for map_name, prepare, count in (
-            ("forward", _pool, 1),
-            ("grad_input", _pool_gradient, images),
-        ):
-            yield Variant(
-                name,
-                network,
-                "pooling",
-                map_name,
-                text,
-                y * taps**2,
-                FLOAT_BYTES * (count * prod(x_shape) + y),
-                "float32",
-                partial(prepare, kind, x_shape, windows),
-            )
+def _tensors(operands: Operands) -> list[Any]:
+    from_numpy = import_module("torch").from_numpy
+    return [from_numpy(array) for array in (operands.x, operands.weight, operands.dy)]
 
 
 # Half precision: in the same dtype, and in float32, which is the same work.
@@ -193,43 +62,34 @@ def _half_precision(layer: Layer, map_name: str, dtype: str) -> tuple[Array, lis
     halves = Operands(*(a.astype(kind) for a in (full.x, full.weight, full.dy)))
     tensors = [torch.from_numpy(a.astype(np.float32)) for a in (halves.x, halves.weight, halves.dy)]
 
-    def theirs(dtype: Any, peer: str) -> list[Way]:
+    def both(dtype: Any) -> tuple[Call, Call]:
         first = [tensor.to(dtype) for tensor in tensors]
-        last = [_laid_out(tensor) for tensor in first]
-        return _theirs(
+        last = [laid_out(tensor) for tensor in first]
+        return (
             torch_convolution(layer, map_name, *first),
             torch_convolution(layer, map_name, *last),
-            peer,
         )
 
     expected = torch_convolution(layer, map_name, *(tensor.double() for tensor in tensors))()
-    first, last = (
-        Fastconv(channels_last=c).prepare(layer, map_name, halves) for c in (False, True)
-    )
-    return _double_tensor(expected), [
-        *_ours(first, last, _double if map_name == "grad_weight" else _double_first),
-        *theirs(getattr(torch, dtype), PEER),
-        *theirs(torch.float32, SAME_WORK),
+    return double_tensor(expected), [
+        *our_convolution(layer, map_name, halves),
+        *theirs(both(getattr(torch, dtype))),
+        *theirs(both(torch.float32), SAME_WORK, SAME_WORK),
     ]
 
 
-def _half() -> Iterator[Variant]:
-    for layer in layers_of(SUITES):
-        if layer.name not in HALVES:
-            continue
-        for dtype in ("float16", "bfloat16"):
-            for map_name in MAPS:
-                yield Variant(
-                    f"{layer.name} {dtype}",
-                    layer.network,
-                    "half",
-                    map_name,
-                    layer.shape,
-                    layer.flops,
-                    layer.bytes // 2,
-                    dtype,
-                    partial(_half_precision, layer, map_name, dtype),
-                )
+def half(layer: Layer, dtype: str) -> Iterator[Variant]:
+    """All maps of a convolution of float16 or bfloat16 numbers."""
+    yield from _variants(
+        "half",
+        layer,
+        MAPS,
+        partial(_half_precision, dtype=dtype),
+        layouts(OURS, PEER, SAME_WORK),
+        name=f"{layer.name} {dtype}",
+        bytes=layer.bytes // 2,
+        dtype=dtype,
+    )
 
 
 # The gradient of the filters for each sample.
@@ -237,62 +97,117 @@ def _half() -> Iterator[Variant]:
 SAMPLES = ("resnet50-conv2-3x3", "resnet50-conv3-3x3", "resnet50-conv2-expand", "lenet5-c3")
 
 
-def _each_sample(layer: Layer) -> tuple[Array, list[Way]]:
+def _each_sample(layer: Layer, map_name: str) -> tuple[Array, list[Way]]:
     torch = import_module("torch")
     operands = Operands.random(layer)
-    x, weight, dy = (torch.from_numpy(a) for a in (operands.x, operands.weight, operands.dy))
+    x, weight, dy = _tensors(operands)
     backward = torch.ops.aten.convolution_backward.default
-    axes = (layer.stride, layer.padding, layer.dilation, False, (0, 0))
+    axes = (layer.stride, layer.padding, layer.dilation, False, (0,) * layer.ndim)
+    n, groups = len(x), layer.groups
 
-    def gradient(dy: Any, x: Any, weight: Any, groups: int = 1) -> Any:
+    def gradient(dy: Any, x: Any, weight: Any, groups: int = groups) -> Any:
         return backward(dy, x, weight, None, *axes, groups, (False, True, False))[1]
 
     def loop(dy: Any = dy, x: Any = x, weight: Any = weight) -> Any:
-        each = range(len(x))
-        return torch.stack([gradient(dy[i : i + 1], x[i : i + 1], weight) for i in each])
+        return torch.stack([gradient(dy[i : i + 1], x[i : i + 1], weight) for i in range(n)])
 
     def as_groups() -> Any:
-        one = (1, -1)
-        images, results = x.reshape(*one, *x.shape[2:]), dy.reshape(*one, *dy.shape[2:])
-        many = weight.expand(len(x), *weight.shape).reshape(-1, *weight.shape[1:])
-        return gradient(results, images, many, len(x)).reshape(len(x), *weight.shape)
+        images, results = (a.reshape(1, -1, *a.shape[2:]) for a in (x, dy))
+        many = weight.expand(n, *weight.shape).reshape(-1, *weight.shape[1:])
+        return gradient(results, images, many, n * groups).reshape(n, *weight.shape)
 
+    # The operator itself is mapped, which spares PyTorch the forward pass of ``vmap(grad)``.
     mapped = torch.func.vmap(lambda dy, x: gradient(dy[None], x[None], weight))
-    ours = fastconv.conv2d_grad_weight
-    shape, how = layer.weight_shape, (layer.stride, layer.padding, layer.dilation, layer.groups)
-    x_last, dy_last = _last(operands.x), _last(operands.dy)
-    options: dict[str, Any] = {"per_sample": True, "data_format": "channels_last"}
-    return _double_tensor(loop(dy.double(), x.double(), weight.double())), [
-        *_ours(
-            lambda: ours(operands.dy, operands.x, shape, *how, per_sample=True),
-            lambda: ours(dy_last, x_last, shape, *how, **options),
-            _double,
-        ),
-        Way("torch loop", PEER, loop, _double_tensor),
-        Way("torch vmap", PEER, lambda: mapped(dy, x), _double_tensor),
-        Way("torch groups", PEER, as_groups, _double_tensor),
+    return double_tensor(loop(dy.double(), x.double(), weight.double())), [
+        *our_convolution(layer, map_name, operands, per_sample=True),
+        Way("torch loop", PEER, loop, double_tensor),
+        Way("torch vmap", PEER, lambda: mapped(dy, x), double_tensor),
+        Way("torch groups", PEER, as_groups, double_tensor),
     ]
 
 
-def _per_sample() -> Iterator[Variant]:
-    for layer in layers_of(SUITES):
-        if layer.name in SAMPLES:
-            filters = (layer.x_shape[0] - 1) * prod(layer.weight_shape)
-            yield Variant(
-                layer.name,
-                layer.network,
-                "per-sample",
-                "grad_weight",
-                layer.shape,
-                layer.flops,
-                layer.bytes + FLOAT_BYTES * filters,
-                "float32",
-                partial(_each_sample, layer),
-            )
+def per_sample(layer: Layer) -> Iterator[Variant]:
+    """The gradient of the filters for each sample."""
+    yield from _variants(
+        "per-sample",
+        layer,
+        ["grad_weight"],
+        _each_sample,
+        (*layouts(OURS), "torch loop", "torch vmap", "torch groups"),
+        bytes=layer.bytes + FLOAT_BYTES * (layer.x_shape[0] - 1) * prod(layer.weight_shape),
+    )
+
+
+# Padding that shows pixels, which PyTorch copies images for.
+
+MODES = ("reflect", "circular")
+
+
+def _padded_layers() -> Iterator[Layer]:
+    yield image_layer("cyclegan-stem", "CycleGAN", 1, 256, 3, 64, 7)
+    yield image_layer("cyclegan-block", "CycleGAN", 1, 64, 256, 256, 3)
+    chosen = ("resnet50-conv2-3x3", "mobilenetv2-depthwise144", "unet3d-block3")
+    yield from (layer for layer in layers_of(SUITES) if layer.name in chosen)
+
+
+def _padding_mode(layer: Layer, map_name: str, mode: str) -> tuple[Array, list[Way]]:
+    torch = import_module("torch")
+    functional = torch.nn.functional
+    pairs = [n for n in reversed(layer.padding) for _ in "lr"]  # the last axis comes first
+    conv = getattr(functional, f"conv{layer.ndim}d")
+    operands = Operands.random(layer)
+
+    def forward(x: Any, weight: Any, dy: Any) -> Call:
+        def call() -> Any:
+            padded = functional.pad(x, pairs, mode)
+            return conv(padded, weight, None, layer.stride, 0, layer.dilation, layer.groups)
+
+        return call
+
+    def grad_input(x: Any, weight: Any, dy: Any) -> Call:
+        # Circular padding has no operator for its gradient: what autograd recorded is played back.
+        leaf = x.detach().requires_grad_()
+        y = forward(leaf, weight, dy)()
+        return lambda: torch.autograd.grad(y, leaf, dy, retain_graph=True)[0]
+
+    prepare = forward if map_name == "forward" else grad_input
+    with torch.inference_mode(False), torch.enable_grad():
+        tensors = _tensors(operands)
+        first = prepare(*tensors)
+        last = prepare(*(laid_out(tensor) for tensor in tensors))
+        expected = prepare(*(tensor.double() for tensor in tensors))()
+    return double_tensor(expected.detach()), [
+        *our_convolution(layer, map_name, operands, padding_mode=mode),
+        *theirs((first, last)),
+    ]
+
+
+def padding_mode(layer: Layer, mode: str) -> Iterator[Variant]:
+    """The maps that padding with pixels has a part in, beside ``pad`` and a convolution."""
+    yield from _variants(
+        "padding-modes",
+        layer,
+        ["forward", "grad_input"],
+        partial(_padding_mode, mode=mode),
+        layouts(OURS, PEER),
+        name=f"{layer.name} {mode}",
+    )
+
+
+def _named(names: Iterable[str]) -> list[Layer]:
+    return [layer for layer in layers_of(SUITES) if layer.name in names]
 
 
 VARIANTS: dict[str, tuple[Variant, ...]] = {
-    "pooling": tuple(_pooling()),
-    "half": tuple(_half()),
-    "per-sample": tuple(_per_sample()),
+    "pooling": tuple(v for pool in POOLS for v in pooling(*pool)),
+    "half": tuple(
+        v for x in _named(HALVES) for dtype in ("float16", "bfloat16") for v in half(x, dtype)
+    ),
+    "per-sample": tuple(v for x in _named(SAMPLES) for v in per_sample(x)),
+    "padding-modes": tuple(
+        v for x in _padded_layers() for mode in MODES for v in padding_mode(x, mode)
+    ),
 }
+
+# What each of these suites needs to be installed.
+NEEDS = {suite: (PEER, "ml_dtypes") if suite == "half" else (PEER,) for suite in VARIANTS}
