@@ -12,7 +12,7 @@ from .dispatch import check_none
 from .dtypes import COMPLEX, CUDA_DTYPES, INTEGERS, SERVED, Numbers, is_floating, stored_numbers
 from .functional import conv_geometry_of
 from .geometry import ConvGeometry, Padding, PerAxis, shape_tuple
-from .padded import images_at_a_time
+from .padded import padded_at_a_time
 from .plan import check_precision
 from .plan import cpu as cpu_plan
 from .plan import cuda as cuda_plan
@@ -232,7 +232,7 @@ def _copied(g: ConvGeometry, itemsize: int, kept_size: int) -> int:
     """Bytes of images that are copied, or whose gradients are folded, at a time."""
     if g.padded is g:
         return 0
-    return images_at_a_time(g, itemsize) * prod(g.padded.x_shape[1:]) * kept_size
+    return padded_at_a_time(g, itemsize) * prod(g.padded.x_shape[1:]) * kept_size
 
 
 _PLANS = {"cpu": _on_cpu, "cuda": _on_cuda}

@@ -6,10 +6,10 @@ are done for some images of a batch at a time, so that copies take little memory
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
-from math import ceil, prod
+from math import prod
 from typing import Any
 
+from .batches import images_at_a_time, parts_of
 from .dispatch import Backend
 from .geometry import ConvGeometry, image_shape
 
@@ -81,22 +81,13 @@ def grad_weight(
             first += part.batch
 
 
-def images_at_a_time(g: ConvGeometry, itemsize: int) -> int:
+def padded_at_a_time(g: ConvGeometry, itemsize: int) -> int:
     """Images of a batch that are made with their padding at a time."""
-    nbytes = prod(g.padded.x_shape[1:]) * itemsize
-    parts = ceil(g.batch / max(PIECE_BYTES // nbytes, 1))
-    return ceil(g.batch / max(parts, 1))
+    return images_at_a_time(g, prod(g.padded.x_shape[1:]) * itemsize, PIECE_BYTES)
 
 
 def _parts(g: ConvGeometry, *images: Array) -> Iterator[tuple[ConvGeometry, *tuple[Array, ...]]]:
-    """The batch, or parts of it with their geometry."""
-    count = images_at_a_time(g, images[0].dtype.itemsize)
-    if count == g.batch:  # as of images without a batch axis
-        yield g, *images
-        return
-    for first in range(0, g.batch, count):
-        last = min(first + count, g.batch)
-        yield replace(g, batch=last - first), *[image[first:last] for image in images]
+    yield from parts_of(g, padded_at_a_time(g, images[0].dtype.itemsize), *images)
 
 
 def _empty(backend: Backend, like: Array, g: ConvGeometry, ndim: int) -> Array:

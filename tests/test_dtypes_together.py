@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import fastconv
-from fastconv import padded
+from fastconv import cpu, padded
+from fastconv.cpu import converted
 
 from . import reference
 from .cases import Case
@@ -98,6 +99,25 @@ def test_padding_mode_of_a_batch_in_parts(kind, rng, monkeypatch):
     """Sums over the parts are rounded once."""
     monkeypatch.setattr(padded, "PIECE_BYTES", 1)
     check_padding(replace(CASES[0], batch=9), kind, rng, same, same, {})
+
+
+@real_kind
+@pytest.mark.parametrize("nbytes", [1, 30_000], ids=["images", "parts"])
+@pytest.mark.parametrize("mode", ["zeros", "circular"])
+def test_copies_of_a_batch_in_parts(mode, nbytes, kind, rng, monkeypatch):
+    sizes, forward = [], cpu.forward
+
+    def counted(x, *rest):
+        sizes.append(len(x))
+        return forward(x, *rest)
+
+    monkeypatch.setattr(cpu, "forward", counted)
+    monkeypatch.setattr(converted, "PIECE_BYTES", nbytes)
+    case = replace(CASE, batch=9, padding_mode=mode)
+    check_padding(case, kind, rng, same, same, {})
+    assert sum(sizes) == case.batch
+    assert max(sizes) == 1 if nbytes == 1 else 1 < max(sizes) < case.batch
+    check_padding(case, kind, rng, last, lambda a: np.moveaxis(a, -1, 1), LAST)
 
 
 @pytest.mark.parametrize("algorithm", ["auto", "reference"])

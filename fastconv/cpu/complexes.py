@@ -90,6 +90,10 @@ class Complex(Converted):
     def copies(self, g: ConvGeometry) -> int:
         return 2 * prod(g.x_shape) + 4 * prod(g.weight_shape) + 2 * prod(g.y_shape)
 
+    def at_a_time(self, g: ConvGeometry) -> int:
+        """All: parts take up to 1.3 times as long where nothing is copied, and never less."""
+        return g.batch
+
     def parts(self, wide: Array) -> tuple[Array, ...]:
         return wide.real, wide.imag
 

@@ -1,17 +1,21 @@
 """Floating-point numbers that no kernel has: converted, computed by those there are, and rounded.
 
-Operands are copied to the dtype of the sums, which are rounded to that of the result, once. Complex
+Operands are copied to the dtype of the sums, which are rounded to that of the result, once. Maps
+from images to images copy some of a batch at a time, so that these stay in the caches. Complex
 numbers (``complexes.py``) are another conversion.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import cpu
+from ..batches import images_at_a_time, parts_of
 from ..dispatch import Backend
 from ..dtypes import Numbers, check_ordered, is_half
 from ..geometry import ConvGeometry, Ints
@@ -24,6 +28,11 @@ from .halves import narrow, widen
 from .stored_backend import Stored
 
 Array = NDArray[Any]
+
+# Bytes of copies that are made at a time of images and their results, if they are several. Of 7
+# layers in bfloat16 the mean time was 1.05 times as long with 4 MiB, 1.02 with 16, 1.05 with 32;
+# depthwise ones at 56x56 took 1.4 times as long with whole batches of 16.
+PIECE_BYTES = 8 * 2**20
 
 
 class Converted(Stored, Backend):
@@ -62,6 +71,11 @@ class Converted(Stored, Backend):
         with self.summed(out) as sums:
             yield sums
 
+    def at_a_time(self, g: ConvGeometry) -> int:
+        """Images of a batch that are copied at a time, with their results."""
+        numbers = prod(g.x_shape[1:]) + prod(g.y_shape[1:])
+        return images_at_a_time(g, numbers * self.wide.itemsize, PIECE_BYTES)
+
     def parts(self, wide: Array) -> tuple[Array, ...]:
         """A wide array as arrays of the kernels' dtype."""
         return (wide,)
@@ -93,7 +107,8 @@ class Converted(Stored, Backend):
     def requirements(self, map_name: str, g: ConvGeometry, algorithm: str) -> Ints:
         needs = cpu.requirements(map_name, self.geometry(g), self.sums, algorithm)
         operations, elements, threads = needs
-        return operations, (elements + self.copies(g)) * self.sums.itemsize, threads
+        at_a_time = g if map_name == "grad_weight" else replace(g, batch=self.at_a_time(g))
+        return operations, (elements + self.copies(at_a_time)) * self.sums.itemsize, threads
 
     def forward(
         self,
@@ -109,9 +124,11 @@ class Converted(Stored, Backend):
         g = geometry
         if relu:
             check_ordered(out.dtype)
-        operands = self.image(x, g.x_shape, g), self.filters(weight, g), self.bias(bias)
-        with self.image_result(out, g.y_shape, g) as y:
-            cpu.forward(*operands, self.geometry(g), y, algorithm, relu)
+        w, b = self.filters(weight, g), self.bias(bias)
+        for part, images, results in parts_of(g, self.at_a_time(g), x, out):
+            wide = self.image(images, part.x_shape, part)
+            with self.image_result(results, part.y_shape, part) as y:
+                cpu.forward(wide, w, b, self.geometry(part), y, algorithm, relu)
         return out
 
     def grad_input(
@@ -128,9 +145,11 @@ class Converted(Stored, Backend):
         g = geometry
         if relu:
             check_ordered(out.dtype)
-        operands = self.image(grad_output, g.y_shape, g), self.filters(weight, g), self.bias(bias)
-        with self.image_result(out, g.x_shape, g) as dx:
-            cpu.grad_input(*operands, self.geometry(g), dx, algorithm, relu)
+        w, b = self.filters(weight, g), self.bias(bias)
+        for part, gradients, results in parts_of(g, self.at_a_time(g), grad_output, out):
+            wide = self.image(gradients, part.y_shape, part)
+            with self.image_result(results, part.x_shape, part) as dx:
+                cpu.grad_input(wide, w, b, self.geometry(part), dx, algorithm, relu)
         return out
 
     def grad_weight(
