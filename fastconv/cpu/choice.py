@@ -47,6 +47,19 @@ def larger(typingctx, a, b, if_larger, otherwise):
 
 
 @intrinsic
+def largest(typingctx, a, b):
+    """The larger one, a NaN if there is one: what ``larger`` takes of ``a`` and ``b``."""
+
+    def codegen(context, builder, sig, args):
+        first, second = args
+        more = builder.fcmp_ordered(">", first, second)
+        number = builder.select(more, first, second)  # one instruction
+        return builder.select(builder.fcmp_unordered("uno", first, first), first, number)
+
+    return a(a, a), codegen
+
+
+@intrinsic
 def carry(typingctx, x, n):
     """An integer in every lane of a vector of ``x``'s dtype."""
     vector = Vector(x.dtype)

@@ -20,6 +20,7 @@ from .choice import (
     carry,
     divide,
     larger,
+    largest,
     lowest,
     moved,
     put_carried,
@@ -58,12 +59,13 @@ from .pool_boxes import (
     part_of,
     unpack_box,
 )
-from .pool_walk import WIDE, walk
+from .pool_walk import LARGEST, MEAN, PLACES, WIDE, walk
 from .simd import element, lanes, load, pointer, prefetch, put, store, tile, zero
 from .views import Layout, lanes_merged
 
 # Windows by which reading is foreseen where channels lie side by side: layers larger than the
-# caches took 0.7 of the time.
+# caches took 0.7 of the time. Foreseeing the next vectors of a lone window gained nothing there,
+# and cost up to a quarter where the caches hold them.
 NEXT = 8
 
 ONES = (1, 1, 1)
@@ -77,7 +79,7 @@ STRIPS, SPAN = BLOCK_FIELDS + 11, BLOCK_FIELDS + 12
 
 
 @inline
-def go_through(x, index, acc, along, across, left, of_window, units, wide, mean):
+def go_through(x, index, acc, along, across, left, of_window, units, wide, kind):
     """Add up what one tile of windows sees, or find the largest numbers and where these are.
 
     Sums or largest numbers go to ``acc[0]``; to ``acc[1]``, relative to ``index``, the places. See
@@ -94,59 +96,60 @@ def go_through(x, index, acc, along, across, left, of_window, units, wide, mean)
             for j in range(units):
                 prefetch(x, element(table, taps + s) + NEXT * along + j * across)
     for j in range(units):
-        acc[0, j] = zero(x) if mean else lowest(x)
+        acc[0, j] = zero(x) if kind == MEAN else lowest(x)
         acc[1, j] = carry(x, -1 - index if empty else first)
     for t in range(t0, t1):
         for r in range(r0, r1):
             row = (t * rows + r) * cols
             for piece in range(row + s0, row + s1, PIECE):
-                if mean:
+                if kind == MEAN:
                     for j in range(units):
                         acc[1, j] = zero(x)
                 for s in range(piece, min(piece + PIECE, row + s1)):
                     pixel = pointer(x, element(table, taps + s))
                     here = carry(x, element(table, indices + s))
                     for j in range(units):
-                        if wide and left <= NEXT:
-                            prefetch(pixel, (units + j) * across)
                         number = load(pixel, j * across)
-                        if mean:
+                        if kind == MEAN:
                             acc[1, j] = acc[1, j] + number
+                        elif kind == LARGEST:
+                            acc[0, j] = largest(number, acc[0, j])
                         else:
                             acc[1, j] = larger(number, acc[0, j], here, acc[1, j])
                             acc[0, j] = larger(number, acc[0, j], number, acc[0, j])
-                if mean:
+                if kind == MEAN:
                     for j in range(units):
                         acc[0, j] = acc[0, j] + acc[1, j]
 
 
 @inline
-def _tiles(spot, along, across, count, of_window, units, wide, mean):
+def _tiles(spot, along, across, count, of_window, units, wide, kind):
     # Results of `count` tiles of windows, or of vectors of one window: `along` is the step to the
     # next tile, `across` that to the next window or vector in a tile. Literals: how many these are,
     # and whether they are vectors of one window.
     acc, divisor = tile(spot[0], 2, WIDE), of_window[4]
     for i in range(count):
         x, index = pointer(spot[0], i * along[0]), spot[1] + i * along[1]
-        go_through(x, index, acc, along[0], across[0], count - i, of_window, units, wide, mean)
+        go_through(x, index, acc, along[0], across[0], count - i, of_window, units, wide, kind)
         y, found = pointer(spot[2], i * along[2]), pointer(spot[3], i * along[3])
         for j in range(units):
-            if mean:
+            if kind == MEAN:
                 store(y, j * across[2], divide(acc[0, j], divisor))
             else:
                 store(y, j * across[2], acc[0, j])
+            if kind == PLACES:
                 store(found, j * across[3], moved(acc[1, j], index + j * across[1]))
 
 
 @inline
-def _large(spot, spans, size, divisor, pitches, extra, mean):
+def _large(spot, spans, size, divisor, pitches, extra, kind):
     # The same for one vector of a large window. Its lines are packed piece by piece, unless they
     # are vectors.
     room, used, near = extra
     width = lanes(room)
     (t0, t1), (r0, r1), (s0, s1) = spans
     step = size[DILATION + 2]
-    best, found = zero(room) if mean else lowest(room), carry(room, -1)
+    best, found = zero(room) if kind == MEAN else lowest(room), carry(room, -1)
     for t in range(t0, t1):
         d = t * size[DILATION]
         for r in range(r0, r1):
@@ -164,21 +167,23 @@ def _large(spot, spans, size, divisor, pitches, extra, mean):
                 part = zero(room)
                 for s in range(count):
                     number = load(line, s * pitch)
-                    if mean:
+                    if kind == MEAN:
                         part = part + number
+                    elif kind == LARGEST:
+                        best = largest(number, best)
                     else:
                         here = carry(room, index + s * step)
                         found = larger(number, best, here, found)
                         best = larger(number, best, number, best)
-                if mean:
+                if kind == MEAN:
                     best = best + part
-    store(spot[2], 0, divide(best, divisor) if mean else best)
-    if not mean:
+    store(spot[2], 0, divide(best, divisor) if kind == MEAN else best)
+    if kind == PLACES:
         store(spot[3], 0, found)
 
 
-def _kernel(mean: bool, far: bool) -> Kernel:
-    """The kernel that takes means or finds the largest numbers, of large windows or of others."""
+def _kernel(kind: int, far: bool) -> Kernel:
+    """The kernel for one kind of pooling, of large windows or of others."""
 
     def pool_block(task, slot, size, table, x, indices, bias, y, work):
         """Take one block of windows of a group of channels."""
@@ -207,9 +212,9 @@ def _kernel(mean: bool, far: bool) -> Kernel:
         extra = room, used, near
         # By name: a function in the closure would be another one to the cache in every process.
         if far:
-            walk(size, table, taps, windows, pixels, arrays, vectors, None, _large, extra, mean)
+            walk(size, table, taps, windows, pixels, arrays, vectors, None, _large, extra, kind)
         else:
-            walk(size, table, taps, windows, pixels, arrays, vectors, _tiles, None, (), mean)
+            walk(size, table, taps, windows, pixels, arrays, vectors, _tiles, None, (), kind)
         if only_indices:
             if not full:
                 kept, to = found_at(work, size, n, first, used)
@@ -217,14 +222,15 @@ def _kernel(mean: bool, far: bool) -> Kernel:
         elif not is_near(size, RESULT, used, width):
             to = own_pitches(size, RESULT, width)
             unpack_box(results, packed, windows, used, y, to, size[RESULT + 1])
-        if not mean and size[INDEXED]:
+        if kind == PLACES and size[INDEXED]:
             _write_indices(found, size, windows, n, first, used, as_integers(indices))
 
     return Kernel(pool_block)
 
 
-MAX_BLOCK = {far: _kernel(False, far) for far in (False, True)}
-MEAN_BLOCK = {far: _kernel(True, far) for far in (False, True)}
+BLOCK = {
+    (kind, far): _kernel(kind, far) for kind in (MEAN, LARGEST, PLACES) for far in (False, True)
+}
 
 
 @device
@@ -287,7 +293,7 @@ def max_pool(
         *(packed, found, 0, slot, 0, int(indexed), *steps[:2], *steps[3:]),
         *(strips, prod(windows.extents)),
     )
-    stages = [(MAX_BLOCK[blocks.far], blocks.tasks)]
+    stages = [(BLOCK[PLACES if indexed else LARGEST, blocks.far], blocks.tasks)]
     return Plan(dtype, stages, size, tables, threads * slot, blocks.operations)
 
 
@@ -314,6 +320,6 @@ def avg_pool(
     packed = spread(blocks.pixels, width)
     slot = packed + spread(blocks.windows, width)
     fields = blocks.fields(tables, windows.sizes(after, bool(padded[0])))
-    stages = [(MEAN_BLOCK[blocks.far], blocks.tasks)]
+    stages = [(BLOCK[MEAN, blocks.far], blocks.tasks)]
     size = (*fields, packed, 0, 0, slot, 0)
     return Plan(dtype, stages, size, tables, threads * slot, blocks.operations)

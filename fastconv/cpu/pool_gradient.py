@@ -22,7 +22,7 @@ from .driver import Plan
 from .engine import Engine
 from .kernel import Kernel, device, inline
 from .packing import clear_lanes
-from .pool import FOUND, MAX_BLOCK, ONES, PACKED, SLOT, SLOTS
+from .pool import BLOCK, FOUND, ONES, PACKED, SLOT, SLOTS
 from .pool_blocks import (
     BLOCK_FIELDS,
     COPY_TAPS,
@@ -54,7 +54,7 @@ from .pool_boxes import (
     unpack_box,
 )
 from .pool_once import plan_once
-from .pool_walk import WIDE, ahead, walk
+from .pool_walk import MEAN, PLACES, WIDE, ahead, walk
 from .simd import element, lanes, load, pointer, store, tile
 from .views import Layout, lanes_merged
 
@@ -63,18 +63,18 @@ SECOND = BLOCK_FIELDS + 6
 
 
 @inline
-def _take(spot, across, divisor, shares, units, mean):
+def _take(spot, across, divisor, shares, units, kind):
     # What windows, or vectors of one, have to give, and to which of their taps.
     for j in range(units):
         dy = load(spot[2], j * across[2])
-        shares[0, j] = divide(dy, divisor) if mean else dy
-        if not mean:
+        shares[0, j] = divide(dy, divisor) if kind == MEAN else dy
+        if kind != MEAN:
             index = spot[1] + j * across[1]
             shares[1, j] = moved(load(spot[3], j * across[3]), -index)
 
 
 @inline
-def _tiles(spot, along, across, count, of_window, units, wide, mean):
+def _tiles(spot, along, across, count, of_window, units, wide, kind):
     # See pool._tiles. A tile goes backwards through its taps: a pixel of several of its windows
     # gets the first one's share first, as it does if they are in several tiles.
     spans, size, table, taps, divisor = of_window
@@ -82,7 +82,7 @@ def _tiles(spot, along, across, count, of_window, units, wide, mean):
     shares, once = tile(spot[0], 2, WIDE), size[ONCE] == 1
     for i in range(count):
         here = ahead(spot, along, i)
-        _take(here, across, divisor, shares, units, mean)
+        _take(here, across, divisor, shares, units, kind)
         for t in range(t1 - 1, t0 - 1, -1):
             for r in range(r1 - 1, r0 - 1, -1):
                 row = (t * size[KERNEL + 1] + r) * size[KERNEL + 2]
@@ -91,7 +91,7 @@ def _tiles(spot, along, across, count, of_window, units, wide, mean):
                     tap = carry(dx, element(table, size[INDICES] + s))
                     for j in range(units):
                         share = shares[0, j]
-                        if not mean:
+                        if kind != MEAN:
                             share = where_same(shares[1, j], tap, share)
                         if not once:
                             share = load(dx, j * across[0]) + share
@@ -99,11 +99,11 @@ def _tiles(spot, along, across, count, of_window, units, wide, mean):
 
 
 @inline
-def _large(spot, spans, size, divisor, pitches, extra, mean):
+def _large(spot, spans, size, divisor, pitches, extra, kind):
     # The same for one vector of a large window.
     (t0, t1), (r0, r1), (s0, s1) = spans
     shares = tile(spot[0], 2, 1)
-    _take(spot, (0, 0, 0, 0), divisor, shares, 1, mean)
+    _take(spot, (0, 0, 0, 0), divisor, shares, 1, kind)
     for t in range(t0, t1):
         d = t * size[DILATION]
         for r in range(r0, r1):
@@ -111,7 +111,7 @@ def _large(spot, spans, size, divisor, pitches, extra, mean):
             for s in range(s0, s1):
                 w = s * size[DILATION + 2]
                 dx, share = pointer(spot[0], offset((d, h, w), pitches)), shares[0, 0]
-                if not mean:
+                if kind != MEAN:
                     tap = carry(dx, (d * size[EXTENTS + 1] + h) * size[EXTENTS + 2] + w)
                     share = where_same(shares[1, 0], tap, share)
                 store(dx, 0, load(dx, 0) + share)
@@ -129,12 +129,12 @@ def _clear(dx, pitches, extents, vectors):
                     clear_lanes(pointer(dx, offset((d, h, w), pitches)), vectors)
 
 
-def _kernel(mean: bool, far: bool) -> Kernel:
+def _kernel(kind: int, far: bool) -> Kernel:
     """The kernel for means or for the largest numbers, of large windows or of others."""
 
     def pool_gradient_block(task, slot, size, table, x, dy, bias, dx, work):
         """Take one block of pixels of a group of channels."""
-        if not mean:
+        if kind != MEAN:
             size = pointer(size, SECOND)
         width = lanes(work)
         n, first, used, block = part_of(task, size, table)
@@ -150,7 +150,7 @@ def _kernel(mean: bool, far: bool) -> Kernel:
             pack_box(dy, to_dy[1], size[RESULT + 1], windows, used, copy, packed)
             to_dy = pointer(copy, -corner), packed
         to_found = found_at(work, size, n, first, used)
-        if not mean and used % width > 0:
+        if kind != MEAN and used % width > 0:
             copy = pointer(room, size[FOUND])
             pack_box(to_found[0], to_found[1], 1, windows, used, copy, packed)
             to_found = pointer(copy, -corner), packed
@@ -163,17 +163,17 @@ def _kernel(mean: bool, far: bool) -> Kernel:
             _clear(pointer(image, offset(pixels[0], pitches)), pitches, pixels[1], vectors)
         arrays = (image, pitches), to_dy, to_found
         if far:  # as in pool.py
-            walk(size, table, taps, windows, pixels, arrays, vectors, None, _large, (), mean)
+            walk(size, table, taps, windows, pixels, arrays, vectors, None, _large, (), kind)
         else:
-            walk(size, table, taps, windows, pixels, arrays, vectors, _tiles, None, (), mean)
+            walk(size, table, taps, windows, pixels, arrays, vectors, _tiles, None, (), kind)
         if not near:
             unpack_box(room, pitches, pixels, used, dx, own, size[IMAGE + 1])
 
     return Kernel(pool_gradient_block)
 
 
-MAX_GRADIENT = {far: _kernel(False, far) for far in (False, True)}
-MEAN_GRADIENT = {far: _kernel(True, far) for far in (False, True)}
+MAX_GRADIENT = {far: _kernel(PLACES, far) for far in (False, True)}
+MEAN_GRADIENT = {far: _kernel(MEAN, far) for far in (False, True)}
 
 
 @Engine
@@ -211,7 +211,7 @@ def max_pool_grad_input(
         *blocks.fields(tables),
         *(packed, indices, slots, slot),
     )
-    stages = [(MAX_BLOCK[find.far], find.tasks), (MAX_GRADIENT[blocks.far], blocks.tasks)]
+    stages = [(BLOCK[PLACES, find.far], find.tasks), (MAX_GRADIENT[blocks.far], blocks.tasks)]
     operations = find.operations + blocks.operations
     return Plan(dtype, stages, size, tables, slots + threads * slot, operations)
 

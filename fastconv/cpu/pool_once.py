@@ -28,20 +28,20 @@ from .pool_blocks import (
     Windows,
 )
 from .pool_boxes import box_of, channels_at, offset, own_pitches, part_of
-from .pool_walk import WIDE, walk
+from .pool_walk import PLACES, WIDE, walk
 from .simd import element, lanes, load, pointer, store, tile
 from .views import Layout
 
 
 @inline
-def _tiles(spot, along, across, count, of_window, units, wide, mean):
+def _tiles(spot, along, across, count, of_window, units, wide, kind):
     # See pool._tiles; the last pointer of a spot is to tap 0 in dx.
     spans, size, table, taps, _ = of_window
     (t0, t1), (r0, r1), (s0, s1) = spans
     acc = tile(spot[0], 2, WIDE)
     for i in range(count):
         x, index, left = pointer(spot[0], i * along[0]), spot[1] + i * along[1], count - i
-        go_through(x, index, acc, along[0], across[0], left, of_window, units, wide, False)
+        go_through(x, index, acc, along[0], across[0], left, of_window, units, wide, kind)
         dy, dx = pointer(spot[2], i * along[2]), pointer(spot[3], i * along[3])
         for j in range(units):
             acc[0, j] = load(dy, j * across[2])
@@ -69,7 +69,7 @@ def max_gradient_once(task, slot, size, table, x, dy, bias, dx, work):
     to_dy = own_pitches(size, RESULT, width)
     arrays = (x, own), (dy, to_dy), (pointer(dx, -offset(before, own)), to_dx)
     taps, vectors = size[TAPS], used // width
-    walk(size, table, taps, windows, pixels, arrays, vectors, _tiles, None, (), False)
+    walk(size, table, taps, windows, pixels, arrays, vectors, _tiles, None, (), PLACES)
 
 
 def plan_once(

@@ -14,6 +14,9 @@ from .pool_blocks import BEFORE, DILATION, EXTENTS, INSIDE, KERNEL, SIZES, STRID
 from .pool_boxes import offset
 from .simd import element, pointer
 
+# What is asked of windows: their means, their largest numbers, or these and where they are.
+MEAN, LARGEST, PLACES = 0, 1, 2
+
 # Windows that go through their taps together: within one, each comparison waits for that before.
 UNITS = 4
 
@@ -58,7 +61,7 @@ def _size_of(size, table, o, p, q):
 
 
 @inline
-def walk(size, table, taps, windows, pixels, arrays, vectors, tiles, large, extra, mean):
+def walk(size, table, taps, windows, pixels, arrays, vectors, tiles, large, extra, kind):
     """Go through a box of windows, as far as they lie in a box of pixels.
 
     Parameters
@@ -75,8 +78,8 @@ def walk(size, table, taps, windows, pixels, arrays, vectors, tiles, large, extr
         One of them.
     extra
         Passed on to ``large``.
-    mean : literal
-        Whether sizes of windows are needed.
+    kind : literal
+        What is asked: ``MEAN``, ``LARGEST`` or ``PLACES``.
     """
     corner, counts = windows
     (image, pitches), (out, to), (found, to_found) = arrays
@@ -93,7 +96,7 @@ def walk(size, table, taps, windows, pixels, arrays, vectors, tiles, large, extr
             while q < corner[2] + counts[2]:
                 w, s0, s1 = _span(size, table, 2, q, pixels[0][2], pixels[1][2])
                 spans, run = ((t0, t1), (r0, r1), (s0, s1)), 1
-                divisor = _size_of(size, table, o, p, q) if mean else 1
+                divisor = _size_of(size, table, o, p, q) if kind == MEAN else 1
                 spot = (
                     pointer(image, offset((d, h, w), pitches)),
                     (d * size[EXTENTS + 1] + h) * size[EXTENTS + 2] + w,
@@ -102,7 +105,7 @@ def walk(size, table, taps, windows, pixels, arrays, vectors, tiles, large, extr
                 )
                 if large is not None:
                     for v in range(vectors):
-                        large(ahead(spot, vector, v), spans, size, divisor, pitches, extra, mean)
+                        large(ahead(spot, vector, v), spans, size, divisor, pitches, extra, kind)
                 if tiles is not None:
                     if (t1 - t0) * (r1 - r0) * (s1 - s0) == depth:
                         # All taps are one line, and so are those of the windows that follow.
@@ -113,16 +116,16 @@ def walk(size, table, taps, windows, pixels, arrays, vectors, tiles, large, extr
                     v = 0
                     while v < vectors:
                         if v + WIDE <= vectors:
-                            tiles(spot, window, vector, run, of_window, WIDE, True, mean)
+                            tiles(spot, window, vector, run, of_window, WIDE, True, kind)
                             units = WIDE
                         elif v + UNITS <= vectors:
-                            tiles(spot, window, vector, run, of_window, UNITS, True, mean)
+                            tiles(spot, window, vector, run, of_window, UNITS, True, kind)
                             units = UNITS
                         else:
                             count, units = run // UNITS, 1
-                            tiles(spot, several, window, count, of_window, UNITS, False, mean)
+                            tiles(spot, several, window, count, of_window, UNITS, False, kind)
                             rest, count = ahead(spot, several, count), run - count * UNITS
-                            tiles(rest, window, vector, count, of_window, 1, False, mean)
+                            tiles(rest, window, vector, count, of_window, 1, False, kind)
                         spot = ahead(spot, vector, units)
                         v += units
                 q += run
