@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, SupportsIndex
 
 from numpy.typing import DTypeLike, NDArray
 
+from .arguments import Padding, PerAxis
 from .dispatch import Backend, backend_of
 from .functional import (
     Gradients,
@@ -31,7 +32,7 @@ from .functional import (
     run_grad_input,
     run_grad_weight,
 )
-from .geometry import ConvGeometry, Padding, PerAxis, image_shape
+from .geometry import ConvGeometry, image_shape
 from .ranks import ranks
 from .transposed import transposed_geometry_of
 

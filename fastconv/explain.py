@@ -8,10 +8,11 @@ from typing import SupportsIndex
 import numpy as np
 from numpy.typing import DTypeLike
 
+from .arguments import Padding, PerAxis, shape_tuple
 from .dispatch import check_none
 from .dtypes import COMPLEX, CUDA_DTYPES, INTEGERS, SERVED, Numbers, is_floating, stored_numbers
 from .functional import conv_geometry_of
-from .geometry import ConvGeometry, Padding, PerAxis, shape_tuple
+from .geometry import ConvGeometry
 from .padded import padded_at_a_time
 from .plan import check_precision
 from .plan import cpu as cpu_plan

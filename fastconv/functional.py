@@ -11,15 +11,10 @@ from typing import Any, SupportsIndex
 from numpy.typing import DTypeLike, NDArray
 
 from . import padded
-from .dispatch import Backend, backend_of
-from .geometry import (
-    ConvGeometry,
-    Ints,
+from .arguments import (
     Padding,
     PerAxis,
     batched_shape,
-    conv_geometry,
-    image_shape,
     is_channels_last,
     is_plain,
     padding_form,
@@ -27,6 +22,8 @@ from .geometry import (
     positive,
     shape_tuple,
 )
+from .dispatch import Backend, backend_of
+from .geometry import ConvGeometry, Ints, conv_geometry, image_shape
 from .padding import check_mode
 from .ranks import ranks
 

@@ -1,24 +1,21 @@
-"""The shapes of a convolution: output sizes, padding forms, and every error about them.
+"""The shapes of a convolution, and every error about them.
 
 Letters, used the same way everywhere: N batch, C input channels, K output channels, G groups; input
 D H W, output O P Q, filter T R S. Inside the package every convolution has three spatial axes: 1-D
 and 2-D ones get leading axes of length 1.
 """
 
-import operator
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from math import gcd, prod
-from typing import SupportsIndex
 
 from .padding import check_pairs, segments
-from .ranks import FILTER_AXES, IMAGE_AXES
+from .ranks import FILTER_AXES
 
 Ints = tuple[int, ...]
-PerAxis = SupportsIndex | Sequence[SupportsIndex]
-Padding = str | SupportsIndex | Sequence[SupportsIndex] | Sequence[Sequence[SupportsIndex]]
+PaddingForm = str | tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -164,136 +161,6 @@ class ConvGeometry:
         )
 
 
-def is_plain(value: object) -> bool:
-    """Whether a value is made of integers proper, so that what equals it means the same.
-
-    >>> is_plain(1), is_plain((1, 2)), is_plain(((1, 2), (0, 0))), is_plain("same")
-    (True, True, True, True)
-    >>> is_plain(1.0), is_plain((1, True)), is_plain([1, 2])
-    (False, False, False)
-    """
-    if type(value) in (int, str):
-        return True
-    if type(value) is not tuple:
-        return False
-    kinds = {*map(type, value)}
-    return kinds == {int} or (
-        kinds == {tuple} and all({*map(type, pair)} == {int} for pair in value)
-    )
-
-
-def per_axis(name: str, value: PerAxis, ndim: int, least: int | None) -> Ints:
-    """``value``, one integer or one for each axis, as a tuple; ``least`` is the smallest allowed.
-
-    >>> per_axis("stride", 2, ndim=2, least=1)
-    (2, 2)
-    """
-    if _is_integer(value):
-        numbers = (operator.index(value),) * ndim  # type: ignore[arg-type]
-    else:
-        numbers = _integers(name, value)
-        if len(numbers) != ndim:
-            raise ValueError(
-                f"{name} must be one integer or {ndim}, one for each spatial axis, got {value!r}"
-            )
-    if least is not None and min(numbers) < least:
-        raise ValueError(f"{name} must be at least {least} along every axis, got {value!r}")
-    return numbers
-
-
-def positive(name: str, value: SupportsIndex) -> int:
-    """``value`` as an integer, at least 1."""
-    if not _is_integer(value):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
-    if operator.index(value) < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}")
-    return operator.index(value)
-
-
-def _is_integer(value: object) -> bool:
-    if type(value) is int:
-        return True
-    # Asking whether it is a SupportsIndex would cost 8 us, as much as a small convolution.
-    if type(value) in (tuple, list, str, bool):
-        return False
-    try:
-        operator.index(value)  # type: ignore[arg-type]
-    except TypeError:  # also of an array of several numbers, which has the method and fails
-        return False
-    return True
-
-
-def _sequence(name: str, value: object) -> tuple[object, ...]:
-    if isinstance(value, str) or not (hasattr(value, "__len__") and hasattr(value, "__getitem__")):
-        raise TypeError(f"{name} must be an integer or a sequence of integers, got {value!r}")
-    return tuple(value)  # type: ignore[arg-type]
-
-
-def _integers(name: str, value: object) -> Ints:
-    numbers = _sequence(name, value)
-    if not all(_is_integer(number) for number in numbers):
-        raise TypeError(f"{name} must be made of integers, got {value!r}")
-    return tuple([operator.index(number) for number in numbers])  # type: ignore[arg-type]
-
-
-PaddingForm = str | tuple[tuple[int, int], ...]
-
-
-def padding_form(padding: Padding, ndim: int) -> PaddingForm:
-    """``padding`` as "same", "valid", or a pair (before, after) for each axis, negative to crop.
-
-    >>> padding_form((1, (2, -1)), ndim=2)
-    ((1, 1), (2, -1))
-    """
-    if isinstance(padding, str):
-        if padding not in ("same", "valid"):
-            raise ValueError(
-                'padding must be "same", "valid", an integer, or one integer or pair'
-                f" (before, after) for each axis, got {padding!r}"
-            )
-        return padding
-    if _is_integer(padding):
-        return (per_axis("padding", padding, 2, None),) * ndim  # type: ignore[arg-type, return-value]
-    axes = _sequence("padding", padding)
-    if len(axes) != ndim:
-        raise ValueError(
-            f"padding must have {ndim} entries, one for each spatial axis, got {padding!r}"
-        )
-    return tuple([per_axis("padding", axis, 2, None) for axis in axes])  # type: ignore[arg-type, misc]
-
-
-def is_channels_last(data_format: str) -> bool:
-    """Whether ``data_format`` is "channels_last" and not "channels_first".
-
-    >>> is_channels_last("channels_last")
-    True
-    """
-    if data_format not in ("channels_first", "channels_last"):
-        raise ValueError(
-            f'data_format must be "channels_first" or "channels_last", got {data_format!r}'
-        )
-    return data_format == "channels_last"
-
-
-def batched_shape(name: str, shape: Ints, ndim: int, channels_last: bool = False) -> Ints:
-    """(N, C, *spatial) of an image that may lack the batch axis.
-
-    >>> batched_shape("x", (8, 9, 3), ndim=2, channels_last=True)
-    (1, 3, 8, 9)
-    """
-    shape = tuple(shape)  # PyTorch and Numba's simulator have kinds of their own
-    if len(shape) not in (ndim + 1, ndim + 2):
-        axes = f"{IMAGE_AXES[ndim]}, C" if channels_last else f"C, {IMAGE_AXES[ndim]}"
-        raise ValueError(
-            f"{name} must have {ndim + 2} axes (N, {axes}), or {ndim + 1} without the batch, got"
-            f" shape {shape}"
-        )
-    batch = shape[0] if len(shape) == ndim + 2 else 1
-    if channels_last:
-        return (batch, shape[-1], *shape[-1 - ndim : -1])
-    return (batch, *shape[-1 - ndim :])
-
-
 @lru_cache(maxsize=1024)
 def image_shape(grouped: Ints, ndim: int, like: Ints, channels_last: bool) -> Ints:
     """Shape for the caller of a grouped image (N, G, C/G, D, H, W), unbatched if ``like`` is.
@@ -304,14 +171,6 @@ def image_shape(grouped: Ints, ndim: int, like: Ints, channels_last: bool) -> In
     batch = () if len(like) == ndim + 1 else grouped[:1]
     channels, spatial = grouped[1] * grouped[2], grouped[6 - ndim :]
     return (*batch, *spatial, channels) if channels_last else (*batch, channels, *spatial)
-
-
-def shape_tuple(name: str, shape: Sequence[SupportsIndex]) -> Ints:
-    """A shape argument as a tuple of non-negative integers."""
-    numbers = _integers(name, shape)
-    if any(number < 0 for number in numbers):
-        raise ValueError(f"{name} must not have negative entries, got {numbers}")
-    return numbers
 
 
 def check_weight(name: str, shape: Ints, ndim: int, axes: str) -> None:

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
-from .geometry import is_channels_last
+from .arguments import is_channels_last
 
 Array = NDArray[Any]
 

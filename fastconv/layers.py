@@ -12,10 +12,11 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from .arguments import Padding, PerAxis, padding_form, per_axis, positive
 from .dispatch import cuda_backend
 from .dtypes import FLOATING_SERVED, check_ordered, is_floating, stored_numbers
 from .functional import Gradients, check_activation, conv, conv_backward
-from .geometry import Ints, Padding, PerAxis, padding_form, per_axis, positive
+from .geometry import Ints
 from .layer import Layer, check_device
 from .padding import check_mode
 from .plan import check_precision

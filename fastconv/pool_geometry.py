@@ -5,21 +5,16 @@ A pooling has the geometry of a convolution whose channels are groups of their o
 
 from functools import lru_cache
 
-from .geometry import (
-    ConvGeometry,
-    Ints,
+from .arguments import (
     Padding,
     PerAxis,
-    as_shown,
     batched_shape,
-    check_image,
-    check_size,
     is_channels_last,
     is_plain,
     padding_form,
     per_axis,
-    three_axes,
 )
+from .geometry import ConvGeometry, Ints, as_shown, check_image, check_size, three_axes
 
 Pairs = tuple[tuple[int, int], ...]
 

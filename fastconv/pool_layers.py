@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Self
 
 from numpy.typing import NDArray
 
-from .geometry import Ints, Padding, PerAxis, per_axis
+from .arguments import Padding, PerAxis, per_axis
+from .geometry import Ints
 from .layer import Layer, check_device
 from .pool_geometry import pool_pairs
 from .pooling import avg_pool, avg_pool_grad_input, max_pool, max_pool_grad_input

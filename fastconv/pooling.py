@@ -10,10 +10,11 @@ from typing import Any, SupportsIndex
 import numpy as np
 from numpy.typing import NDArray
 
+from .arguments import Padding, PerAxis, shape_tuple
 from .dispatch import backend_of
 from .dtypes import DTYPES, POOLED_INTEGERS, is_half
 from .functional import check_grad_output
-from .geometry import Padding, PerAxis, image_shape, shape_tuple
+from .geometry import image_shape
 from .pool_geometry import pool_geometry_of
 from .ranks import ranks
 

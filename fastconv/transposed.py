@@ -9,6 +9,16 @@ from typing import Any, SupportsIndex
 
 from numpy.typing import DTypeLike, NDArray
 
+from .arguments import (
+    Padding,
+    PerAxis,
+    batched_shape,
+    is_channels_last,
+    padding_form,
+    per_axis,
+    positive,
+    shape_tuple,
+)
 from .dispatch import backend_of
 from .functional import (
     Gradients,
@@ -22,19 +32,7 @@ from .functional import (
     run_grad_input,
     run_grad_weight,
 )
-from .geometry import (
-    ConvGeometry,
-    Ints,
-    Padding,
-    PerAxis,
-    batched_shape,
-    image_shape,
-    is_channels_last,
-    padding_form,
-    per_axis,
-    positive,
-    shape_tuple,
-)
+from .geometry import ConvGeometry, Ints, image_shape
 from .ranks import ranks
 from .transposed_geometry import transposed_geometry
 
