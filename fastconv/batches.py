@@ -10,9 +10,9 @@ from .geometry import ConvGeometry
 Array = Any
 
 
-def images_at_a_time(g: ConvGeometry, nbytes: int, most: int) -> int:
-    """Images of a batch in parts of about the same size, which need ``nbytes`` each of ``most``."""
-    parts = ceil(g.batch / max(most // nbytes, 1))
+def images_at_a_time(g: ConvGeometry, nbytes: int, room: int) -> int:
+    """As many images of ``nbytes`` each as fit into ``room``, in parts of about the same size."""
+    parts = ceil(g.batch / max(room // nbytes, 1))
     return ceil(g.batch / max(parts, 1))
 
 

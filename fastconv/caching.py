@@ -24,6 +24,7 @@ from numba import njit, types
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
 
 from .config import cache_root, caching_enabled
+from .host import L1_BYTES
 
 try:
     import fcntl
@@ -48,8 +49,11 @@ if hasattr(os, "register_at_fork"):
 
 @functools.cache
 def _source_key() -> str:
-    """Digest of Numba's version and of every source file that cached code comes from."""
-    digest = hashlib.sha256(numba.__version__.encode())
+    """Digest of all that cached code comes from, but for the kind of processor, which Numba asks.
+
+    That is Numba's version, every source file, and the cache whose size ``cpu/tile.py`` reads.
+    """
+    digest = hashlib.sha256(f"{numba.__version__} {L1_BYTES}".encode())
     package = Path(__file__).parent
     for source in sorted(
         [package / "reference.py", package / "host.py", *package.glob("cpu/*.py")]
@@ -110,7 +114,8 @@ class _CacheImpl(CompileResultCacheImpl):
 def _locked(directory: Path) -> Iterator[None]:
     """Hold the directory's lock, or do without where that cannot be had in ``PATIENCE`` seconds.
 
-    The system lets go of it when its owner ends, however that happens.
+    The system lets go of it when its owner ends, however that happens. A child that is forked
+    meanwhile has it too, as an open file: it must be given back, closing it is not enough.
     """
     with ExitStack() as stack:
         try:
@@ -128,7 +133,12 @@ def _locked(directory: Path) -> Iterator[None]:
                 time.sleep(0.02)
             except OSError:  # a file system without locks
                 break
-        yield
+        try:
+            yield
+        finally:
+            if fcntl is not None:
+                with suppress(OSError):  # of a file system without locks
+                    fcntl.flock(file, fcntl.LOCK_UN)
 
 
 class _Cache(FunctionCache):

@@ -210,7 +210,7 @@ def _on_cpu(name: str, g: ConvGeometry, numbers: Numbers, precision: str) -> Map
         backend = stored.backend_for(numbers)
         choice = backend.explain_choice(name, g.padded, "auto")
         operations, nbytes, threads = backend.requirements(name, g.padded, choice.algorithm)
-    nbytes += _copied(g, numbers.x.itemsize, _kept_size(numbers))
+    nbytes += _copied(g, _kept_size(numbers))
     return MapPlan(choice.algorithm, choice.why, operations // 2, nbytes, threads)
 
 
@@ -218,7 +218,7 @@ def _on_cuda(name: str, g: ConvGeometry, numbers: Numbers, precision: str) -> Ma
     dtype = numbers.x
     choice = cuda_plan.explain_choice(name, g.padded, dtype, "auto", precision)
     operations, nbytes, threads = cuda_plan.requirements(name, g.padded, dtype, choice.algorithm)
-    nbytes += _copied(g, dtype.itemsize, dtype.itemsize)
+    nbytes += _copied(g, dtype.itemsize)
     return MapPlan(choice.algorithm, choice.why, operations // 2, nbytes, threads)
 
 
@@ -229,11 +229,11 @@ def _kept_size(numbers: Numbers) -> int:
     return numbers.sums.itemsize * (2 if numbers.x in COMPLEX else 1)
 
 
-def _copied(g: ConvGeometry, itemsize: int, kept_size: int) -> int:
+def _copied(g: ConvGeometry, kept_size: int) -> int:
     """Bytes of images that are copied, or whose gradients are folded, at a time."""
     if g.padded is g:
         return 0
-    return padded_at_a_time(g, itemsize) * prod(g.padded.x_shape[1:]) * kept_size
+    return padded_at_a_time(g, kept_size) * prod(g.padded.x_shape[1:]) * kept_size
 
 
 _PLANS = {"cpu": _on_cpu, "cuda": _on_cuda}

@@ -53,11 +53,12 @@ def workspace(elements: int, dtype: np.dtype[Any], use: str = "kernels") -> NDAr
     It is valid until the calling thread asks for the next one of the same use.
     """
     kept: NDArray[Any] | None = getattr(_scratch, use, None)
-    if kept is not None and kept.size >= elements and kept.dtype == dtype:
-        return kept
+    nbytes = elements * dtype.itemsize
+    if kept is not None and kept.nbytes >= nbytes:
+        return kept if kept.dtype == dtype else kept.view(dtype)
     kept = None
     _scratch.__dict__.pop(use, None)  # before the larger one is asked for
-    buffer: NDArray[Any] = _aligned(elements * dtype.itemsize).view(dtype)
+    buffer: NDArray[Any] = _aligned(-(-nbytes // LINE) * LINE).view(dtype)
     if buffer.nbytes <= SCRATCH_BYTES:
         setattr(_scratch, use, buffer)
     return buffer

@@ -33,7 +33,7 @@ def forward(
 ) -> None:
     """``backend.forward`` of ``x`` with its padding."""
     ndim = len(weight.shape) - 2
-    for part, images, results in _parts(g, x, out):
+    for part, images, results in _parts(backend, g, x, out):
         shown = _pad(backend, images, part, ndim)
         backend.forward(shown, weight, bias, part.padded, results, algorithm, relu)
 
@@ -48,7 +48,7 @@ def grad_input(
 ) -> None:
     """Fold ``backend.grad_input`` of the padded image."""
     ndim = len(weight.shape) - 2
-    for part, dy, dx in _parts(g, grad_output, out):
+    for part, dy, dx in _parts(backend, g, grad_output, out):
         shown = _empty(backend, dx, part, ndim)
         backend.grad_input(dy, weight, None, part.padded, shown, algorithm)
         backend.fold(shown, part, ndim, dx)
@@ -67,7 +67,7 @@ def grad_weight(
     ndim = len(out.shape) - (3 if per_sample else 2)
     first = 0
     with backend.summed(out) as sums:
-        for part, dy, images in _parts(g, grad_output, x):
+        for part, dy, images in _parts(backend, g, grad_output, x):
             shown = _pad(backend, images, part, ndim)
             if per_sample:
                 dw = sums[first : first + part.batch]
@@ -82,12 +82,15 @@ def grad_weight(
 
 
 def padded_at_a_time(g: ConvGeometry, itemsize: int) -> int:
-    """Images of a batch that are made with their padding at a time."""
+    """Images of a batch that are made with their padding at a time, of numbers of this size."""
     return images_at_a_time(g, prod(g.padded.x_shape[1:]) * itemsize, PIECE_BYTES)
 
 
-def _parts(g: ConvGeometry, *images: Array) -> Iterator[tuple[ConvGeometry, *tuple[Array, ...]]]:
-    yield from parts_of(g, padded_at_a_time(g, images[0].dtype.itemsize), *images)
+def _parts(
+    backend: Backend, g: ConvGeometry, *images: Array
+) -> Iterator[tuple[ConvGeometry, *tuple[Array, ...]]]:
+    kept = backend.temporary(images[0], (0,)).dtype
+    return parts_of(g, padded_at_a_time(g, kept.itemsize), *images)
 
 
 def _empty(backend: Backend, like: Array, g: ConvGeometry, ndim: int) -> Array:

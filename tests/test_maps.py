@@ -244,6 +244,28 @@ def test_special_values_reach_exactly_their_windows(value, algorithm, rng):
     np.testing.assert_array_equal(~np.isfinite(dw), expected)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
+@pytest.mark.parametrize("groups", [1, 20])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_special_values_of_filters_stay_in_their_channels(
+    stride, groups, data_format, value, algorithm, rng
+):
+    """Whatever becomes of zeros beside the image that meet them, which is not promised."""
+    x, w = data(rng, (2, 20, 9, 11), "f4"), data(rng, (20, 20 // groups, 3, 3), "f4")
+    options = {"padding": 1, "stride": stride, "groups": groups, "algorithm": algorithm}
+    options["data_format"] = data_format
+    to_last = (lambda a: np.moveaxis(a, 1, -1)) if data_format == "channels_last" else (lambda a: a)
+    channel = 3 if data_format == "channels_last" else 1
+    plain = np.delete(fastconv.conv2d(to_last(x), w, **options), 7, axis=channel)
+    w[7, -1, 0, 2] = value
+    y = fastconv.conv2d(to_last(x), w, **options)
+    np.testing.assert_array_equal(np.delete(y, 7, axis=channel), plain)
+    inside = reference.conv(np.ones((1, 1, 9, 11)), np.ones((1, 1, 3, 3)), padding=1, stride=stride)
+    met = np.take(y, 7, axis=channel)[:, inside[0, 0] == 9]
+    assert not np.isfinite(met).any()
+
+
 WINOGRAD = [
     *[
         replace(case, extents=extents, kernel=(3, 3), padding=padding)

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 import fastconv
+from fastconv import cpu, memory, padded
+from fastconv.cpu import depthwise, engine
 
 MIB = 2**20
 
@@ -94,6 +96,48 @@ def test_workspace_is_given_back():
         assert tracemalloc.get_traced_memory()[0] - before < MIB
     finally:
         tracemalloc.stop()
+
+
+def test_scratch_memory_serves_every_dtype():
+    fastconv.free_workspace()
+    kept = memory.workspace(10**5, np.dtype("f8")).ctypes.data
+    for count, dtype in ((0, "f4"), (2 * 10**5, "f4"), (10**5, "f8"), (1, "f8")):
+        array = memory.workspace(count, np.dtype(dtype))
+        assert array.dtype == dtype
+        assert array.size >= count
+        assert array.ctypes.data == kept
+    larger = memory.workspace(10**6 + 1, np.dtype("f4"))
+    assert larger.ctypes.data % memory.LINE == 0
+    assert memory.workspace(10**6 // 2, np.dtype("f8")).ctypes.data == larger.ctypes.data
+
+
+def test_padded_images_of_wide_numbers_fit_in_a_piece(monkeypatch):
+    """Those are made at a time that take so much memory in the dtype of the sums."""
+    sizes, pad = [], cpu.pad
+
+    def measured(x, geometry, ndim, out):
+        sizes.append(out.nbytes)
+        pad(x, geometry, ndim, out)
+
+    monkeypatch.setattr(cpu, "pad", measured)
+    monkeypatch.setattr(padded, "PIECE_BYTES", 40_000)
+    x, w = np.ones((12, 3, 20, 18), np.float16), np.ones((2, 3, 1, 1), np.float16)
+    options = {"padding": 1, "padding_mode": "circular", "accumulate_dtype": "f8"}
+    fastconv.conv2d(x, w, **options)
+    assert sizes == [3 * (3 * 22 * 20 * 8)] * 4
+
+
+def test_plans_are_forgotten_when_their_tables_are_large(monkeypatch):
+    plans = depthwise.correlate._plans
+    x, w = np.ones((9, 9, 9, 32), np.float32), np.ones((32, 1, 3, 3), np.float32)
+    options = {"groups": 32, "algorithm": "depthwise", "data_format": "channels_last"}
+    fastconv.conv2d(x, w, **options)
+    (*_, (plan, _)) = plans.values()
+    monkeypatch.setattr(engine, "KEPT_NUMBERS", 2 * plan.table.size)
+    for batch in range(1, 9):
+        y = fastconv.conv2d(x[:batch], w, **options)
+        assert (y == 9).all()
+        assert sum(plan.table.size for plan, _ in plans.values()) <= 2 * plan.table.size
 
 
 def test_memory_of_large_results_is_used_again():

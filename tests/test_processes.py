@@ -206,6 +206,27 @@ def test_a_lock_that_is_never_released(tmp_path):
         assert run(code, FASTCONV_CACHE_DIR=str(tmp_path)) == "[[3. 3.]]"
 
 
+def test_a_forked_child_does_not_keep_the_lock(tmp_path):
+    """It has the open file that its parent held the lock by."""
+    pytest.importorskip("fcntl")
+    code = """
+import os, pathlib, time
+from fastconv import caching
+caching.PATIENCE, there = 5, pathlib.Path(os.environ["FASTCONV_CACHE_DIR"])
+with caching._locked(there):
+    child = os.fork()
+    if child == 0:
+        time.sleep(20)
+        os._exit(0)
+start = time.monotonic()
+with caching._locked(there):
+    print(time.monotonic() - start < 4)
+os.kill(child, 9)
+os.waitpid(child, 0)
+"""
+    assert run(code, FASTCONV_CACHE_DIR=str(tmp_path)) == "True"
+
+
 def test_cache_can_be_turned_off(tmp_path):
     run(CALL, FASTCONV_CACHE_DIR=str(tmp_path), FASTCONV_CACHE="0")
     assert list(tmp_path.iterdir()) == []

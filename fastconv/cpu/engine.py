@@ -27,6 +27,7 @@ from .views import aligned, layout
 Array = NDArray[Any]
 
 KEPT = 256  # plans
+KEPT_NUMBERS = 2**20  # in their tables: 8 MiB for each engine
 
 
 class Engine:
@@ -35,6 +36,7 @@ class Engine:
     def __init__(self, make_plan: Callable[..., Plan]) -> None:
         self._make_plan = make_plan
         self._plans: dict[tuple[Any, ...], tuple[Plan, int]] = {}
+        self._numbers = 0
 
     def plan(self, a: Array, b: Array, out: Array, *options: Ints | bool) -> Plan:
         """The plan for these arrays, made when such shapes and strides are first seen."""
@@ -46,8 +48,10 @@ class Engine:
             itemsize = out.dtype.itemsize
             views = [layout(x.shape, x.strides, itemsize) for x in (a, b, out)]
             plan = self._make_plan(out.dtype, threads, *views, *options)
-            if len(self._plans) == KEPT:
+            self._numbers += plan.table.size
+            if len(self._plans) >= KEPT or self._numbers > KEPT_NUMBERS:
                 self._plans.clear()
+                self._numbers = plan.table.size
             self._plans[key] = plan, threads
         return plan
 

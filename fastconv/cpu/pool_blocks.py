@@ -183,12 +183,12 @@ class PoolBlocks:
         width = VECTOR_BITS // 8 // dtype.itemsize
         batch, channels = image.shape[:2]
         near = [layout.strides[1] == 1 for layout in (image, result)]
-        # Not as the number of threads has it: how a sum is cut depends on it.
         room = L2_BYTES // 2 // (width * dtype.itemsize)
         taps = prod(windows.kernel)
         self.far = taps > MOST_TAPS or (not by_pixels and windows.largest >= room)
         whole = channels // width
         parts = ceil(whole / MOST) if all(near) else whole
+        # Blocks may be as the threads have it: windows are whole, and pixels add theirs in order.
         while True:
             groups = _groups(channels, width, parts)
             self.vectors = ceil(np.diff(groups).max() / width)
