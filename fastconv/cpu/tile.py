@@ -33,25 +33,10 @@ STEPS = 2 * L1_BYTES // 3 // (MAX_COLS * VECTOR_BITS // 8)
 
 
 @inline
-def _accumulate_rows(
-    x,
-    table,
-    rows,
-    last_row,
-    steps,
-    depth,
-    panel,
-    row_pitch,
-    down,
-    across,
-    first,
-    out,
-    pitch,
-    add,
-    relu,
-    cols,
-):
+def _accumulate_rows(factors, down, across, sums, cols):
     # x[rows[i] + steps[s]] for ROWS rows; rows past the last one repeat it and are not written.
+    x, table, rows, last_row, steps, depth, panel, row_pitch = factors
+    out, pitch, first, add, relu = sums
     width = lanes(out)
     acc = tile(out, ROWS, MAX_COLS)
     row = tile(out, 1, MAX_COLS)
@@ -112,84 +97,16 @@ def accumulate(
     for first in range(0, depth, STEPS):
         span = min(STEPS, depth - first)
         part = pointer(panel, first * row_pitch)
-        step = steps + first
         more, end = add or first > 0, relu and first + STEPS >= depth
         for i in range(0, count, ROWS):
-            row, last, to = rows + i, rows + count - 1, pointer(out, i * pitch)
+            factors = x, table, rows + i, rows + count - 1, steps + first, span, part, row_pitch
+            sums = pointer(out, i * pitch), pitch, i, more, end
             # The literal unrolls the loops over a tile's columns.
             if cols == 4:
-                _accumulate_rows(
-                    x,
-                    table,
-                    row,
-                    last,
-                    step,
-                    span,
-                    part,
-                    row_pitch,
-                    down,
-                    across,
-                    i,
-                    to,
-                    pitch,
-                    more,
-                    end,
-                    4,
-                )
+                _accumulate_rows(factors, down, across, sums, 4)
             elif cols == 3:
-                _accumulate_rows(
-                    x,
-                    table,
-                    row,
-                    last,
-                    step,
-                    span,
-                    part,
-                    row_pitch,
-                    down,
-                    across,
-                    i,
-                    to,
-                    pitch,
-                    more,
-                    end,
-                    3,
-                )
+                _accumulate_rows(factors, down, across, sums, 3)
             elif cols == 2:
-                _accumulate_rows(
-                    x,
-                    table,
-                    row,
-                    last,
-                    step,
-                    span,
-                    part,
-                    row_pitch,
-                    down,
-                    across,
-                    i,
-                    to,
-                    pitch,
-                    more,
-                    end,
-                    2,
-                )
+                _accumulate_rows(factors, down, across, sums, 2)
             else:
-                _accumulate_rows(
-                    x,
-                    table,
-                    row,
-                    last,
-                    step,
-                    span,
-                    part,
-                    row_pitch,
-                    down,
-                    across,
-                    i,
-                    to,
-                    pitch,
-                    more,
-                    end,
-                    1,
-                )
+                _accumulate_rows(factors, down, across, sums, 1)
