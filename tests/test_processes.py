@@ -140,7 +140,8 @@ for x in (np.ones((1, 20, 5, 6), "f4"), np.ones((1, 2, 70, 75), "f4")):
 """
     run(code, FASTCONV_CACHE_DIR=str(tmp_path))
     files = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.nb?")}
-    assert sum("pool" in file.name and file.suffix == ".nbc" for file in files) == 8
+    # The largest, these and places, means, both gradients: of large windows and of others.
+    assert sum("pool" in file.name and file.suffix == ".nbc" for file in files) == 10
     run(code, FASTCONV_CACHE_DIR=str(tmp_path))
     assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.nb?")} == files
 

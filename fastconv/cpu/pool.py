@@ -14,7 +14,10 @@ import numpy as np
 
 from ..host import VECTOR_BITS
 from .blocks import Ints, Tables, spread
-from .choice import (
+from .driver import Plan
+from .engine import Engine
+from .kernel import Kernel, device, inline
+from .lane_choice import (
     as_integers,
     carried,
     carry,
@@ -25,9 +28,6 @@ from .choice import (
     moved,
     put_carried,
 )
-from .driver import Plan
-from .engine import Engine
-from .kernel import Kernel, device, inline
 from .packing import pack_lanes
 from .pool_blocks import (
     BLOCK_FIELDS,
@@ -82,8 +82,8 @@ STRIPS, SPAN = BLOCK_FIELDS + 11, BLOCK_FIELDS + 12
 def go_through(x, index, acc, along, across, left, of_window, units, wide, kind):
     """Add up what one tile of windows sees, or find the largest numbers and where these are.
 
-    Sums or largest numbers go to ``acc[0]``; to ``acc[1]``, relative to ``index``, the places. See
-    ``_tiles``: ``left`` tiles are left, this one included.
+    Sums or largest numbers go to ``acc[0]``; to ``acc[1]``, relative to ``index``, the places.
+    ``left`` tiles are left, this one included.
     """
     spans, size, table, taps, _ = of_window
     (t0, t1), (r0, r1), (s0, s1) = spans
@@ -124,9 +124,7 @@ def go_through(x, index, acc, along, across, left, of_window, units, wide, kind)
 
 @inline
 def _tiles(spot, along, across, count, of_window, units, wide, kind):
-    # Results of `count` tiles of windows, or of vectors of one window: `along` is the step to the
-    # next tile, `across` that to the next window or vector in a tile. Literals: how many these are,
-    # and whether they are vectors of one window.
+    # See pool_walk.walk.
     acc, divisor = tile(spot[0], 2, WIDE), of_window[4]
     for i in range(count):
         x, index = pointer(spot[0], i * along[0]), spot[1] + i * along[1]

@@ -17,14 +17,13 @@ import numpy as np
 
 from ..host import VECTOR_BITS
 from .blocks import Ints, Tables, spread
-from .choice import carry, divide, moved, where_same
 from .driver import Plan
 from .engine import Engine
 from .kernel import Kernel, device, inline
+from .lane_choice import carry, divide, moved, where_same
 from .packing import clear_lanes
-from .pool import BLOCK, FOUND, ONES, PACKED, SLOT, SLOTS
+from .pool import BLOCK, FOUND, INDEXED, ONES, PACKED, SLOT, SLOTS
 from .pool_blocks import (
-    BLOCK_FIELDS,
     COPY_TAPS,
     DILATION,
     EXTENTS,
@@ -58,8 +57,9 @@ from .pool_walk import MEAN, PLACES, WIDE, ahead, walk
 from .simd import element, lanes, load, pointer, store, tile
 from .views import Layout, lanes_merged
 
-# Where the fields of the second stage begin, if there are two.
-SECOND = BLOCK_FIELDS + 6
+# Where the fields of the second stage begin, if there are two: after those of the first, which
+# wants no indices as an array.
+SECOND = INDEXED + 1
 
 
 @inline
@@ -75,7 +75,7 @@ def _take(spot, across, divisor, shares, units, kind):
 
 @inline
 def _tiles(spot, along, across, count, of_window, units, wide, kind):
-    # See pool._tiles. A tile goes backwards through its taps: a pixel of several of its windows
+    # See pool_walk.walk. A tile goes backwards through its taps: a pixel of several of its windows
     # gets the first one's share first, as it does if they are in several tiles.
     spans, size, table, taps, divisor = of_window
     (t0, t1), (r0, r1), (s0, s1) = spans

@@ -10,9 +10,9 @@ import numpy as np
 
 from ..host import VECTOR_BITS
 from .blocks import Tables
-from .choice import carry, where_same
 from .driver import Plan
 from .kernel import Kernel, inline
+from .lane_choice import carry, where_same
 from .pool import go_through
 from .pool_blocks import (
     BEFORE,
@@ -35,7 +35,7 @@ from .views import Layout
 
 @inline
 def _tiles(spot, along, across, count, of_window, units, wide, kind):
-    # See pool._tiles; the last pointer of a spot is to tap 0 in dx.
+    # See pool_walk.walk; the last pointer of a spot is to tap 0 in dx.
     spans, size, table, taps, _ = of_window
     (t0, t1), (r0, r1), (s0, s1) = spans
     acc = tile(spot[0], 2, WIDE)

@@ -75,7 +75,11 @@ def walk(size, table, taps, windows, pixels, arrays, vectors, tiles, large, extr
     vectors : int
         Of channels.
     tiles, large : function or None
-        One of them.
+        One of them. ``tiles(spot, along, across, count, of_window, units, wide, kind)`` does
+        ``count`` tiles of ``units`` windows or, if ``wide``, vectors of one window: ``along`` is
+        the step to the next tile, ``across`` that to the next window or vector in it, and
+        ``of_window`` what all of them share, (spans, size, table, taps, divisor).
+        ``large(spot, spans, size, divisor, pitches, extra, kind)`` does one vector of a window.
     extra
         Passed on to ``large``.
     kind : literal
