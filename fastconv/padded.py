@@ -89,7 +89,7 @@ def padded_at_a_time(g: ConvGeometry, itemsize: int) -> int:
 def _parts(
     backend: Backend, g: ConvGeometry, *images: Array
 ) -> Iterator[tuple[ConvGeometry, *tuple[Array, ...]]]:
-    kept = backend.temporary(images[0], (0,)).dtype
+    kept = backend.temporary(images[0], (0,)).dtype  # wider than the caller's, for some
     return parts_of(g, padded_at_a_time(g, kept.itemsize), *images)
 
 

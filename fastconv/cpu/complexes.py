@@ -91,7 +91,7 @@ class Complex(Converted):
         return 2 * prod(g.x_shape) + 4 * prod(g.weight_shape) + 2 * prod(g.y_shape)
 
     def at_a_time(self, g: ConvGeometry) -> int:
-        """All: parts take up to 1.3 times as long where nothing is copied, and never less."""
+        """All: parts of 8 MiB took 0.98 to 1.29 times as long, most where nothing is copied."""
         return g.batch
 
     def parts(self, wide: Array) -> tuple[Array, ...]:

@@ -36,7 +36,6 @@ class Engine:
     def __init__(self, make_plan: Callable[..., Plan]) -> None:
         self._make_plan = make_plan
         self._plans: dict[tuple[Any, ...], tuple[Plan, int]] = {}
-        self._numbers = 0
 
     def plan(self, a: Array, b: Array, out: Array, *options: Ints | bool) -> Plan:
         """The plan for these arrays, made when such shapes and strides are first seen."""
@@ -48,10 +47,9 @@ class Engine:
             itemsize = out.dtype.itemsize
             views = [layout(x.shape, x.strides, itemsize) for x in (a, b, out)]
             plan = self._make_plan(out.dtype, threads, *views, *options)
-            self._numbers += plan.table.size
-            if len(self._plans) >= KEPT or self._numbers > KEPT_NUMBERS:
+            numbers = [kept.table.size for kept, _ in list(self._plans.values())]
+            if len(numbers) >= KEPT or sum(numbers) + plan.table.size > KEPT_NUMBERS:
                 self._plans.clear()
-                self._numbers = plan.table.size
             self._plans[key] = plan, threads
         return plan
 

@@ -10,9 +10,7 @@ from typing import Any
 
 import numba
 import numpy as np
-from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from ..memory import COPY_BYTES, empty
@@ -21,7 +19,7 @@ from .driver import Plan
 from .elementwise import OPERATIONS, PIECE
 from .engine import Engine
 from .kernel import Kernel
-from .simd import element, put
+from .simd import element, pointer_to, put
 from .views import Layout
 
 Array = NDArray[Any]
@@ -36,19 +34,8 @@ NORMAL = 0x38800000
 BIAS = 112 << 23
 
 
-def _bits(kind: types.Integer) -> Any:
-    @intrinsic
-    def bits(typingctx, x):
-        def codegen(context, builder, sig, args):
-            return builder.bitcast(args[0], ir.IntType(kind.bitwidth).as_pointer())
-
-        return types.CPointer(kind)(x), codegen
-
-    return bits
-
-
-half_bits = _bits(types.uint16)
-single_bits = _bits(types.uint32)
+half_bits = pointer_to(types.uint16)
+single_bits = pointer_to(types.uint32)
 
 
 @Kernel

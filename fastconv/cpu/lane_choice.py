@@ -121,16 +121,6 @@ def put_carried(typingctx, integers, i, carrier):
 
 
 @intrinsic
-def as_integers(typingctx, x):
-    """A pointer to numbers as one to 64-bit integers."""
-
-    def codegen(context, builder, sig, args):
-        return builder.bitcast(args[0], I64.as_pointer())
-
-    return types.CPointer(types.int64)(x), codegen
-
-
-@intrinsic
 def divide(typingctx, a, n):
     """A vector divided by an integer."""
 

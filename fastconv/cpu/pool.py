@@ -11,6 +11,7 @@ from math import prod
 from typing import Any
 
 import numpy as np
+from numba import types
 
 from ..host import VECTOR_BITS
 from .blocks import Ints, Tables, spread
@@ -18,7 +19,6 @@ from .driver import Plan
 from .engine import Engine
 from .kernel import Kernel, device, inline
 from .lane_choice import (
-    as_integers,
     carried,
     carry,
     divide,
@@ -60,7 +60,7 @@ from .pool_boxes import (
     unpack_box,
 )
 from .pool_walk import LARGEST, MEAN, PLACES, WIDE, walk
-from .simd import element, lanes, load, pointer, prefetch, put, store, tile, zero
+from .simd import element, lanes, load, pointer, pointer_to, prefetch, put, store, tile, zero
 from .views import Layout, lanes_merged
 
 # Windows by which reading is foreseen where channels lie side by side: layers larger than the
@@ -69,6 +69,8 @@ from .views import Layout, lanes_merged
 NEXT = 8
 
 ONES = (1, 1, 1)
+
+indices_at = pointer_to(types.int64)
 
 # Fields of `size` after those of the blocks: in a slot of `work`, where results and indices of a
 # block are; where the slots begin, and their length; whether nothing but indices is wanted, all of
@@ -221,7 +223,7 @@ def _kernel(kind: int, far: bool) -> Kernel:
             to = own_pitches(size, RESULT, width)
             unpack_box(results, packed, windows, used, y, to, size[RESULT + 1])
         if kind == PLACES and size[INDEXED]:
-            _write_indices(found, size, windows, n, first, used, as_integers(indices))
+            _write_indices(found, size, windows, n, first, used, indices_at(indices))
 
     return Kernel(pool_block)
 

@@ -172,8 +172,7 @@ def _kernel(kind: int, far: bool) -> Kernel:
     return Kernel(pool_gradient_block)
 
 
-MAX_GRADIENT = {far: _kernel(PLACES, far) for far in (False, True)}
-MEAN_GRADIENT = {far: _kernel(MEAN, far) for far in (False, True)}
+GRADIENT = {(kind, far): _kernel(kind, far) for kind in (MEAN, PLACES) for far in (False, True)}
 
 
 @Engine
@@ -211,7 +210,7 @@ def max_pool_grad_input(
         *blocks.fields(tables),
         *(packed, indices, slots, slot),
     )
-    stages = [(BLOCK[PLACES, find.far], find.tasks), (MAX_GRADIENT[blocks.far], blocks.tasks)]
+    stages = [(BLOCK[PLACES, find.far], find.tasks), (GRADIENT[PLACES, blocks.far], blocks.tasks)]
     operations = find.operations + blocks.operations
     return Plan(dtype, stages, size, tables, slots + threads * slot, operations)
 
@@ -239,6 +238,6 @@ def avg_pool_grad_input(
     packed = spread(blocks.pixels, width)
     slot = packed + spread(blocks.windows, width)
     fields = blocks.fields(tables, windows.sizes(after, bool(padded[0])))
-    stages = [(MEAN_GRADIENT[blocks.far], blocks.tasks)]
+    stages = [(GRADIENT[MEAN, blocks.far], blocks.tasks)]
     size = (*fields, packed, 0, 0, slot)
     return Plan(dtype, stages, size, tables, threads * slot, blocks.operations)

@@ -118,6 +118,19 @@ def pointer(typingctx, x, i):
     return types.CPointer(x.dtype)(x, types.intp), codegen
 
 
+def pointer_to(kind: types.Integer) -> Any:
+    """Make the word ``f(x)`` for a pointer to the bits at ``x`` as such integers."""
+
+    @intrinsic
+    def integers(typingctx, x):
+        def codegen(context, builder, sig, args):
+            return builder.bitcast(args[0], ir.IntType(kind.bitwidth).as_pointer())
+
+        return types.CPointer(kind)(x), codegen
+
+    return integers
+
+
 @intrinsic
 def element(typingctx, x, i):
     """The number ``x[i]``."""
