@@ -115,6 +115,11 @@ class ConvGeometry:
         return tuple([segments(self.padding_mode, *axis) for axis in axes])
 
     @cached_property
+    def of_parts(self) -> "ConvGeometry":
+        """The same map of the real and imaginary parts of channels, as channels themselves."""
+        return replace(self, in_channels=2 * self.in_channels, out_channels=2 * self.out_channels)
+
+    @cached_property
     def per_sample(self) -> "ConvGeometry":
         """Samples as groups of one image, over which no gradient of the filters sums."""
         return replace(

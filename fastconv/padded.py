@@ -11,7 +11,7 @@ from typing import Any
 
 from .batches import images_at_a_time, parts_of
 from .dispatch import Backend
-from .geometry import ConvGeometry, image_shape
+from .geometry import ConvGeometry
 
 Array = Any
 
@@ -49,7 +49,7 @@ def grad_input(
     """Fold ``backend.grad_input`` of the padded image."""
     ndim = len(weight.shape) - 2
     for part, dy, dx in _parts(backend, g, grad_output, out):
-        shown = _empty(backend, dx, part, ndim)
+        shown = backend.temporary(dx, part, ndim)
         backend.grad_input(dy, weight, None, part.padded, shown, algorithm)
         backend.fold(shown, part, ndim, dx)
 
@@ -65,9 +65,9 @@ def grad_weight(
 ) -> None:
     """``backend.grad_weight`` for ``x`` with its padding; or one for each sample."""
     ndim = len(out.shape) - (3 if per_sample else 2)
-    first = 0
-    with backend.summed(out) as sums:
-        for part, dy, images in _parts(backend, g, grad_output, x):
+    first, parts = 0, _parts(backend, g, grad_output, x)
+    with backend.filters_result(out, g, per_sample) as sums:
+        for part, dy, images in parts:
             shown = _pad(backend, images, part, ndim)
             if per_sample:
                 dw = sums[first : first + part.batch]
@@ -89,18 +89,11 @@ def padded_at_a_time(g: ConvGeometry, itemsize: int) -> int:
 def _parts(
     backend: Backend, g: ConvGeometry, *images: Array
 ) -> Iterator[tuple[ConvGeometry, *tuple[Array, ...]]]:
-    kept = backend.temporary(images[0], (0,)).dtype  # wider than the caller's, for some
-    return parts_of(g, padded_at_a_time(g, kept.itemsize), *images)
-
-
-def _empty(backend: Backend, like: Array, g: ConvGeometry, ndim: int) -> Array:
-    """Uninitialised array for images like these with their padding."""
-    shape = image_shape(g.padded.x_shape, ndim, like.shape, g.channels_last)
-    return backend.temporary(like, shape)
+    return parts_of(g, padded_at_a_time(g, backend.kept_size(images[0])), *images)
 
 
 def _pad(backend: Backend, x: Array, g: ConvGeometry, ndim: int) -> Array:
     """The images with their padding."""
-    shown = _empty(backend, x, g, ndim)
+    shown = backend.temporary(x, g, ndim)
     backend.pad(x, g, ndim, shown)
     return shown

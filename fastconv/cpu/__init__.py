@@ -8,10 +8,11 @@
 
 what these need where padding shows pixels (``fastconv/padded.py``),
 
-    temporary(like, shape)
+    kept_size(x)
+    temporary(like, geometry, ndim)
     pad(x, geometry, ndim, out)
     fold(padded, geometry, ndim, out)
-    summed(out)
+    filters_result(out, geometry, per_sample)
     add(part, geometry, out)
 
 what gradients need besides,
@@ -45,7 +46,7 @@ from numpy.typing import NDArray
 
 from .. import reference
 from ..caching import PerDtype
-from ..geometry import ConvGeometry, Ints
+from ..geometry import ConvGeometry, Ints, image_shape
 from ..memory import workspace
 from ..plan import check_precision
 from ..plan import cpu as plan
@@ -235,10 +236,21 @@ def _sum_rows(rows: Array) -> Array:
     return np.asarray(rows.sum(axis=0))
 
 
-def temporary(like: Array, shape: Ints) -> Array:
-    """Uninitialised array, valid until the calling thread asks for the next one."""
+def kept_size(x: Array) -> int:
+    """Bytes of a number of an image with its padding."""
+    return x.itemsize
+
+
+def temporary(
+    like: Array, geometry: ConvGeometry, ndim: int, dtype: np.dtype[Any] | None = None
+) -> Array:
+    """Uninitialised array for images like this with their padding.
+
+    It is valid until the calling thread asks for the next one.
+    """
+    shape = image_shape(geometry.padded.x_shape, ndim, like.shape, geometry.channels_last)
     count = prod(shape)
-    return workspace(count, like.dtype, "images")[:count].reshape(shape)
+    return workspace(count, dtype or like.dtype, "images")[:count].reshape(shape)
 
 
 def pad(x: Array, geometry: ConvGeometry, ndim: int, out: Array) -> None:
@@ -261,7 +273,9 @@ def fold(padded: Array, geometry: ConvGeometry, ndim: int, out: Array) -> None:
         padding.fold(padded, out, None, out, *g.segments)
 
 
-def summed(out: Array) -> AbstractContextManager[Array]:
+def filters_result(
+    out: Array, geometry: ConvGeometry, per_sample: bool
+) -> AbstractContextManager[Array]:
     """Where parts of ``out`` are added up before they go there, as a context: ``out`` itself."""
     return nullcontext(out)
 

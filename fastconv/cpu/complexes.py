@@ -14,8 +14,6 @@ filters of its maps are conjugated, and with grad_weight's result they are conju
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -25,24 +23,25 @@ from numpy.typing import NDArray
 from .. import cpu
 from ..dtypes import COMPLEX, Numbers
 from ..geometry import ConvGeometry, Ints
-from ..memory import COPY_BYTES, empty
+from ..memory import COPY_BYTES, copied, empty
 from .converted import Converted
 
 Array = NDArray[Any]
 
 
 class Complex(Converted):
-    """A backend as ``cpu`` is one, for complex numbers. Its images are grouped views."""
+    """A backend as ``cpu`` is one, for complex numbers. Its wide images are grouped views."""
 
     def __init__(self, numbers: Numbers) -> None:
         super().__init__(numbers)
-        self.wide = np.result_type(self.sums, np.complex64)
         self.sign = -1 if numbers.transposed else 1  # of the imaginary parts of filters
 
     def geometry(self, g: ConvGeometry) -> ConvGeometry:
-        return _of_parts(g)
+        return g.of_parts
 
-    def image(self, image: Array, grouped: Ints, g: ConvGeometry) -> Array:
+    def image(self, image: Array, grouped: Ints, g: ConvGeometry, ndim: int) -> Array:
+        if image.dtype == self.sums:
+            return image
         image = cpu.grouped_image(image, grouped, g)
         if self._parts_are_channels(image):
             return _parts(image)
@@ -64,7 +63,12 @@ class Complex(Converted):
         return np.stack([bias.real, bias.imag], axis=1).reshape(-1).astype(self.sums, copy=False)
 
     @contextmanager
-    def image_result(self, out: Array, grouped: Ints, g: ConvGeometry) -> Iterator[Array]:
+    def image_result(
+        self, out: Array, grouped: Ints, g: ConvGeometry, ndim: int
+    ) -> Iterator[Array]:
+        if out.dtype == self.sums:
+            yield out
+            return
         out = cpu.grouped_image(out, grouped, g)
         if self._parts_are_channels(out):
             yield _parts(out)
@@ -76,16 +80,26 @@ class Complex(Converted):
             out.real, out.imag = parts[:, :, :, 0], parts[:, :, :, 1]
 
     @contextmanager
-    def filters_result(self, out: Array, shape: Ints) -> Iterator[Array]:
-        out = out.reshape(shape)
-        *several, outer, inner, t, r, s = shape
-        sums = np.empty((*several, 2 * outer, 2 * inner, t, r, s), self.sums)
+    def filters_result(self, out: Array, g: ConvGeometry, per_sample: bool) -> Iterator[Array]:
+        if out.dtype == self.sums:
+            yield out
+            return
+        *several, groups, outer, inner, t, r, s = (g.batch,) * per_sample + g.weight_shape
+        out = out.reshape(*several, groups, outer, inner, t, r, s)
+        sums = np.empty((*several, groups, 2 * outer, 2 * inner, t, r, s), self.sums)
         yield sums
-        parts = sums.reshape(*several, outer, 2, inner, 2, t, r, s)
+        parts = sums.reshape(*several, groups, outer, 2, inner, 2, t, r, s)
         (same, imag_real), (real_imag, other) = np.moveaxis(parts, (-6, -4), (0, 1))
         with np.errstate(over="ignore"):
             out.real = same + other
             out.imag = self.sign * (real_imag - imag_real)
+
+    def grad_bias(self, grad_output: Array, shape: Ints, channels_last: bool) -> Array:
+        wide = np.result_type(self.sums, np.complex64)
+        if grad_output.dtype == wide:
+            return cpu.grad_bias(grad_output, shape, channels_last)
+        sums = cpu.grad_bias(copied(grad_output, wide), shape, channels_last)
+        return sums.astype(grad_output.dtype)
 
     def copies(self, g: ConvGeometry) -> int:
         return 2 * prod(g.x_shape) + 4 * prod(g.weight_shape) + 2 * prod(g.y_shape)
@@ -93,9 +107,6 @@ class Complex(Converted):
     def at_a_time(self, g: ConvGeometry) -> int:
         """All: parts of 8 MiB took 0.98 to 1.29 times as long, most where nothing is copied."""
         return g.batch
-
-    def parts(self, wide: Array) -> tuple[Array, ...]:
-        return wide.real, wide.imag
 
     def _parts_are_channels(self, image: Array) -> bool:
         """Whether the parts lie where twice as many channels would: no copy is needed."""
@@ -109,8 +120,3 @@ def _parts(image: Array) -> Array:
 
 def _twice(grouped: Ints) -> Ints:
     return (*grouped[:2], 2 * grouped[2], *grouped[3:])
-
-
-@lru_cache(maxsize=1024)
-def _of_parts(g: ConvGeometry) -> ConvGeometry:
-    return replace(g, in_channels=2 * g.in_channels, out_channels=2 * g.out_channels)

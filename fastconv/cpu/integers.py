@@ -189,6 +189,7 @@ class Integers(Stored):
         image = cpu.grouped_image(x, g.x_shape, g)
         pad_plainly(image, cpu.grouped_image(out, g.padded.x_shape, g), *g.segments)
 
+    kept_size = staticmethod(cpu.kept_size)
     temporary = staticmethod(cpu.temporary)
 
     def _run(

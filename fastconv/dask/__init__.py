@@ -95,8 +95,8 @@ def result_like(x: Lazy, shape: Ints, out: Any, inputs: tuple[Lazy | None, ...])
     return da.zeros(shape, dtype=x.dtype, chunks=-1)
 
 
-def temporary(like: Lazy, shape: Ints) -> Lazy:
-    """There is none for images with pixels around them.
+def kept_size(x: Lazy) -> int:
+    """There are no images with pixels around them.
 
     Raises
     ------
