@@ -146,6 +146,21 @@ for x in (np.ones((1, 20, 5, 6), "f4"), np.ones((1, 2, 70, 75), "f4")):
     assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.nb?")} == files
 
 
+def test_variants_that_two_processes_have_compiled(tmp_path):
+    """Each was the first to meet one of the functions that a factory makes; a third needs both."""
+    data = """
+import numpy as np, fastconv
+x = np.ones((2, 20, 1, 1)) + 7 * np.arange({0})[:, None] + np.arange({0})
+x = x.astype("f4")
+"""
+    largest = "np.testing.assert_array_equal(fastconv.max_pool2d(x, 2), x[:, :, 1::2, 1::2]);"
+    means = "np.testing.assert_array_equal(fastconv.avg_pool2d(x, 2), x[:, :, ::2, ::2] + 4);"
+    small, large = data.format(6), data.format(10)
+    # The first one once more, for what it has not met before the second one.
+    for calls in (largest, means, largest + means + large + largest):
+        run(small + calls, FASTCONV_CACHE_DIR=str(tmp_path))
+
+
 def test_kernels_of_old_sources_are_removed(tmp_path):
     def folder(name, days, file):
         path = tmp_path / name

@@ -87,7 +87,7 @@ def _finish(run):
     return finish
 
 
-_correlate_line = line_walker(_begin, _adder, _finish)
+_correlate_line = line_walker("correlate", _begin, _adder, _finish)
 
 
 @Kernel

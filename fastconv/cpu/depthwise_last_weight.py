@@ -77,7 +77,7 @@ def _finish(run):
     return finish
 
 
-_add_line = line_walker(_begin, _adder, _finish)
+_add_line = line_walker("add", _begin, _adder, _finish)
 
 
 @device

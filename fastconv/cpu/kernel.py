@@ -22,6 +22,21 @@ device = njit(**OPTIONS)
 inline = njit(forceinline=True, **OPTIONS)
 
 
+def named(*variant: object) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorator of a function that is made for some values: these become part of its name.
+
+    Machine code is found by a name which tells functions made by one factory apart by a number that
+    counts them in a process. Code from the cache has the numbers of those that compiled it: where
+    two processes had compiled one variant each, a third ran the same code for both.
+    """
+
+    def name(function: Callable[..., Any]) -> Callable[..., Any]:
+        function.__qualname__ = "_".join([function.__qualname__, *map(str, variant)])
+        return function
+
+    return name
+
+
 def kernel_signature(scalar: types.Float) -> Any:
     """``(task, slot, size, table, a, b, c, out, work)`` for arrays of ``scalar``.
 

@@ -5,7 +5,7 @@ but loads and multiply-adds: three rows of three taps at 4 pixels and a vector o
 cycles, where one function with masks for the ends of a line took 80.
 """
 
-from .kernel import device, inline
+from .kernel import device, inline, named
 from .lines import (
     AHEAD,
     AT,
@@ -39,7 +39,7 @@ from .simd import lanes, load, load_if, pointer, prefetch, rolled, tile
 RUNS = (4, 2, 1)  # pixels
 
 
-def _runner(run, three, begin, add_taps, finish):
+def _runner(name, run, three, begin, add_taps, finish):
     # Makes the function for a run of this many pixels: for rows of three taps that are neighbours
     # and pixels of x that are `three` apart, or, if that is 0, for any.
     ask = _asker(run, three)
@@ -49,6 +49,7 @@ def _runner(run, three, begin, add_taps, finish):
     inner = max(2, reach - 2)
 
     @device
+    @named(name, run, three)
     def compute(x, size, table, line, at, some, y, panels):
         # Fields are read once: for all that the compiler knows, what is written lies where they do.
         width, groups, pitch = lanes(y), size[GROUPS], size[PITCH]
@@ -92,11 +93,13 @@ def _runner(run, three, begin, add_taps, finish):
     return compute
 
 
-def line_walker(begin_of, adder_of, finish_of):
+def line_walker(name, begin_of, adder_of, finish_of):
     """Make a function that goes through a line in runs of some pixels.
 
     Parameters
     ----------
+    name : str
+        Of what is done.
     begin_of : callable
         ``begin_of(run)`` makes ``begin(values, panel, y, y_col, group)``, called first for each run
         of pixels and vector of groups: ``values`` is a tile of one vector a pixel, ``y + group``
@@ -113,7 +116,7 @@ def line_walker(begin_of, adder_of, finish_of):
     def runners(three):
         count, step = (3, three) if three else (1, 1)
         return [
-            _runner(run, three, begin, adder_of(run, count, step), finish)
+            _runner(name, run, three, begin, adder_of(run, count, step), finish)
             for run, (begin, finish) in ends.items()
         ]
 
@@ -122,6 +125,7 @@ def line_walker(begin_of, adder_of, finish_of):
     strided_4, strided_2, strided_1 = runners(2)
 
     @device
+    @named(name)
     def walk(x, size, table, number, y, panels):
         line = size[LINE_TABLE] + number * LINE_FIELDS
         seen, result = pointer(x, table[line + IMAGE]), pointer(y, table[line + RESULT])

@@ -17,7 +17,7 @@ from ..host import VECTOR_BITS
 from .blocks import Ints, Tables, spread
 from .driver import Plan
 from .engine import Engine
-from .kernel import Kernel, device, inline
+from .kernel import Kernel, device, inline, named
 from .lane_choice import (
     carried,
     carry,
@@ -185,6 +185,7 @@ def _large(spot, spans, size, divisor, pitches, extra, kind):
 def _kernel(kind: int, far: bool) -> Kernel:
     """The kernel for one kind of pooling, of large windows or of others."""
 
+    @named(kind, far)
     def pool_block(task, slot, size, table, x, indices, bias, y, work):
         """Take one block of windows of a group of channels."""
         width = lanes(work)

@@ -19,7 +19,7 @@ from ..host import VECTOR_BITS
 from .blocks import Ints, Tables, spread
 from .driver import Plan
 from .engine import Engine
-from .kernel import Kernel, device, inline
+from .kernel import Kernel, device, inline, named
 from .lane_choice import carry, divide, moved, where_same
 from .packing import clear_lanes
 from .pool import BLOCK, FOUND, INDEXED, ONES, PACKED, SLOT, SLOTS
@@ -132,6 +132,7 @@ def _clear(dx, pitches, extents, vectors):
 def _kernel(kind: int, far: bool) -> Kernel:
     """The kernel for means or for the largest numbers, of large windows or of others."""
 
+    @named(kind, far)
     def pool_gradient_block(task, slot, size, table, x, dy, bias, dx, work):
         """Take one block of pixels of a group of channels."""
         if kind != MEAN:
