@@ -21,6 +21,7 @@ from math import exp, log, prod
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from numba import config, cuda
 
@@ -30,12 +31,16 @@ from fastconv.bench.suites import MAPS, Layer, layers_of
 from fastconv.dispatch import cuda_backend
 
 PACKAGES = ("fastconv", "numpy", "numba", "numba-cuda", "cuda-bindings", "torch", "cupy")
-# Errors relative to the largest element. Half precision keeps 11 bits of sums in float32, TF32 as
-# many of what is multiplied.
+# Errors relative to the largest element. Half precision keeps 11 or 8 bits of sums in float32, TF32
+# 11 of what is multiplied; integers lose nothing.
 ALGORITHMS = {
     "float32": {"gemm": 1e-5, "planar": 1e-5, "3xtf32": 1e-5, "tf32": 2e-3, "reference": 1e-5},
     "float16": {"gemm": 1e-3, "planar": 1e-3, "tf32": 1e-3, "reference": 1e-3},
     "float64": {"planar": 1e-13, "reference": 1e-13},
+    "bfloat16": {"gemm": 8e-3, "planar": 8e-3},
+    "complex64": {"gemm": 1e-5, "planar": 1e-5},
+    "complex128": {"planar": 1e-13},
+    "int8": {"planar": 0.0, "reference": 0.0},
 }
 DTYPES = tuple(ALGORITHMS)
 LIMIT = 1e-5
@@ -108,7 +113,13 @@ def shape_of(layer: Layer, name: str) -> tuple[int, ...]:
 
 def random_arrays(layer: Layer, rng: np.random.Generator, dtype: str) -> dict[str, Any]:
     shapes = {"x": layer.x_shape, "weight": layer.weight_shape, "dy": layer.y_shape}
-    return {name: rng.standard_normal(shape).astype(dtype) for name, shape in shapes.items()}
+    if dtype == "int8":
+        return {name: rng.integers(-128, 128, shape, "i1") for name, shape in shapes.items()}
+    if dtype.startswith("complex"):
+        parts = {name: rng.standard_normal((*shape, 2)) for name, shape in shapes.items()}
+        return {name: part.view("c16")[..., 0].astype(dtype) for name, part in parts.items()}
+    kind = ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype
+    return {name: rng.standard_normal(shape).astype(kind) for name, shape in shapes.items()}
 
 
 def on_device(arrays: dict[str, Any]) -> dict[str, Any]:
@@ -121,21 +132,23 @@ def check_results(report: Report, layers: list[Layer]) -> None:
     for layer in layers:
         for dtype in DTYPES if layer in SMALL else DTYPES[:1]:
             host = random_arrays(layer, rng, dtype)
-            double = {name: array.astype("f8") for name, array in host.items()}
+            wide = "c16" if dtype.startswith("complex") else "f8"
+            double = {name: array.astype(wide) for name, array in host.items()}
             device = on_device(host)
-            for name in MAPS:
+            for name in MAPS[:1] if dtype == "int8" else MAPS:
                 expected = call(layer, name, double, algorithm="reference")
                 for algorithm, limit in ALGORITHMS[dtype].items():
                     if report.late:
                         report.left_out.append(f"results of {layer.name} {name} {algorithm}")
                         continue
-                    poison = np.full(shape_of(layer, name), np.nan, dtype)
+                    kind = np.dtype("i4") if dtype == "int8" else host["x"].dtype
+                    poison = np.full(shape_of(layer, name), -7 if dtype == "int8" else np.nan, kind)
                     results = []
                     for _ in range(2):
                         out = cuda.to_device(poison)
                         call(layer, name, device, algorithm=algorithm, out=out)
                         results.append(out.copy_to_host())
-                    difference = np.abs(results[0].astype("f8") - expected).max()
+                    difference = np.abs(results[0].astype(wide) - expected).max()
                     error = float(difference / np.abs(expected).max())
                     same = results[0].tobytes() == results[1].tobytes()
                     report.check(

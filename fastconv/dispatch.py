@@ -143,7 +143,7 @@ def backend_of(
     for array in arrays.values():
         if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
             return _dask_backend_of(arrays, out_dtype, accumulate_dtype) or _cuda_backend_of(
-                arrays, out_dtype, accumulate_dtype
+                arrays, out_dtype, accumulate_dtype, transposed
             )
         if dtype is None:
             dtype = array.dtype
@@ -198,7 +198,10 @@ def _stored_backend_of(
 
 
 def _cuda_backend_of(
-    arrays: dict[str, Any], out_dtype: DTypeLike | None, accumulate_dtype: DTypeLike | None
+    arrays: dict[str, Any],
+    out_dtype: DTypeLike | None,
+    accumulate_dtype: DTypeLike | None,
+    transposed: bool,
 ) -> Backend:
     """The same, where not all arguments are arrays of NumPy."""
     host, device = [], []
@@ -218,11 +221,24 @@ def _cuda_backend_of(
             f"all arrays must lie in one place, got {host[0]} in the host's memory and {device[0]}"
             " on a CUDA device"
         )
-    check_none("on a CUDA device", out_dtype, accumulate_dtype)
     module: Any = cuda_backend()
-    module.check(arrays)
-    backend: Backend = module
+    module.check_devices(arrays)
+    operands = [(name, module.dtype_of(array)) for name, array in arrays.items()]
+    numbers = stored_numbers(operands, out_dtype, accumulate_dtype, transposed)
+    from .cuda import stored
+
+    backend: Backend = stored.backend_for(numbers)
     return backend
+
+
+def dtype_of(name: str, array: Any) -> np.dtype[Any] | None:
+    """The dtype of NumPy's arrays and of those on a device; None of anything else."""
+    dtype: np.dtype[Any] | None = None
+    if isinstance(array, np.ndarray):
+        dtype = array.dtype
+    elif _is_on_device(name, array):
+        dtype = cuda_backend().dtype_of(array)
+    return dtype
 
 
 def _is_on_device(name: str, array: Any) -> bool:

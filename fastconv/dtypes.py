@@ -1,7 +1,7 @@
-"""Which dtypes are served on the CPU, and which of them go together.
+"""Which dtypes are served, and which of them go together.
 
-Kernels know float32 and float64. Arrays of other numbers are turned into these before them, and
-back after them: ``cpu/stored.py``.
+Kernels know float32 and float64, on a device others besides. Arrays of other numbers are turned
+into these before them, and back after them: ``cpu/stored.py``, ``cuda/stored.py``.
 """
 
 from collections.abc import Iterable
@@ -14,7 +14,6 @@ from numpy.typing import DTypeLike
 DType = np.dtype[Any]
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
-CUDA_DTYPES = (np.dtype(np.float16), *DTYPES)
 
 COMPLEX: dict[DType, DType] = {
     np.dtype(np.complex64): DTYPES[0],

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from .arguments import Padding, PerAxis, shape_tuple
-from .dispatch import check_none
-from .dtypes import COMPLEX, CUDA_DTYPES, INTEGERS, SERVED, Numbers, is_floating, stored_numbers
+from .dtypes import COMPLEX, INTEGERS, SERVED, Numbers, is_floating, stored_numbers
 from .functional import conv_geometry_of
 from .geometry import ConvGeometry
 from .padded import padded_at_a_time
@@ -159,13 +158,7 @@ def explain(
     if backend not in _PLANS:
         raise ValueError(f"backend must be one of {', '.join(_PLANS)}, got {backend!r}")
     kind = np.dtype(dtype)
-    if backend == "cuda":
-        if kind not in CUDA_DTYPES:
-            raise TypeError(
-                f"dtype must be float16, float32 or float64 on a CUDA device, got {kind}"
-            )
-        check_none("on a CUDA device", None, accumulate_dtype)
-    elif not is_floating(kind) and kind not in INTEGERS:
+    if not is_floating(kind) and kind not in INTEGERS:
         raise TypeError(f"dtype must be {SERVED}, got {kind}")
     check_precision(precision)
     x, w = shape_tuple("x_shape", x_shape), shape_tuple("weight_shape", weight_shape)
@@ -210,30 +203,29 @@ def _on_cpu(name: str, g: ConvGeometry, numbers: Numbers, precision: str) -> Map
         backend = stored.backend_for(numbers)
         choice = backend.explain_choice(name, g.padded, "auto")
         operations, nbytes, threads = backend.requirements(name, g.padded, choice.algorithm)
-    nbytes += _copied(g, _kept_size(numbers))
+    sums = numbers.x if numbers.sums is None else numbers.sums
+    nbytes += _padded_bytes(g, numbers, sums)
     return MapPlan(choice.algorithm, choice.why, operations // 2, nbytes, threads)
 
 
 def _on_cuda(name: str, g: ConvGeometry, numbers: Numbers, precision: str) -> MapPlan:
-    dtype = numbers.x
-    choice = cuda_plan.explain_choice(name, g.padded, dtype, "auto", precision)
-    operations, nbytes, threads = cuda_plan.requirements(name, g.padded, dtype, choice.algorithm)
-    nbytes += _copied(g, dtype.itemsize)
+    dtype = cuda_plan.dtype_for(numbers)
+    computed = g.padded.of_parts if numbers.x in COMPLEX else g.padded
+    choice = cuda_plan.explain_choice(name, computed, dtype, "auto", precision)
+    operations, nbytes, threads = cuda_plan.requirements(name, computed, dtype, choice.algorithm)
+    if not cuda_plan.is_native(numbers):
+        shapes = computed.x_shape, computed.weight_shape, computed.y_shape
+        nbytes += dtype.itemsize * sum(map(prod, shapes))
+    nbytes += _padded_bytes(g, numbers, dtype)
     return MapPlan(choice.algorithm, choice.why, operations // 2, nbytes, threads)
 
 
-def _kept_size(numbers: Numbers) -> int:
-    """Bytes of a number of an image with its padding, on the CPU."""
-    if numbers.sums is None:
-        return numbers.x.itemsize
-    return numbers.sums.itemsize * (2 if numbers.x in COMPLEX else 1)
-
-
-def _copied(g: ConvGeometry, kept_size: int) -> int:
-    """Bytes of images that are copied, or whose gradients are folded, at a time."""
+def _padded_bytes(g: ConvGeometry, numbers: Numbers, sums: np.dtype[Any]) -> int:
+    """Bytes of images with their padding, or of gradients that are folded, made at a time."""
     if g.padded is g:
         return 0
-    return padded_at_a_time(g, kept_size) * prod(g.padded.x_shape[1:]) * kept_size
+    size = sums.itemsize * (2 if numbers.x in COMPLEX else 1)
+    return padded_at_a_time(g, size) * prod(g.padded.x_shape[1:]) * size
 
 
 _PLANS = {"cpu": _on_cpu, "cuda": _on_cuda}

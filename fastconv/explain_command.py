@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from .dtypes import COMPLEX, CUDA_DTYPES, INTEGERS
+from .dtypes import COMPLEX, DTYPES, INTEGERS
 from .explain import explain
 from .padding import MODES
 from .plan import PRECISIONS
@@ -12,7 +12,7 @@ from .plan import PRECISIONS
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
-DTYPE_NAMES = [str(dtype) for dtype in (*CUDA_DTYPES, *COMPLEX, *INTEGERS)]
+DTYPE_NAMES = [str(dtype) for dtype in ("float16", *DTYPES, *COMPLEX, *INTEGERS)]
 
 
 def add_parser(commands: "Commands") -> None:

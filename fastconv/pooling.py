@@ -7,11 +7,10 @@ and of windows without pixels goes beyond what PyTorch promises.
 from collections.abc import Sequence
 from typing import Any, SupportsIndex
 
-import numpy as np
 from numpy.typing import NDArray
 
 from .arguments import Padding, PerAxis, shape_tuple
-from .dispatch import backend_of
+from .dispatch import backend_of, dtype_of
 from .dtypes import DTYPES, POOLED_INTEGERS, is_half
 from .functional import check_grad_output
 from .geometry import image_shape
@@ -286,13 +285,18 @@ def _pool_backend_of(arrays: dict[str, Any], integers: bool = False) -> Any:
         If an argument is neither a NumPy array nor one on a CUDA device, or the dtypes are not
         served, or not together; ``integers`` says whether these are.
     """
-    host = {name: array.dtype for name, array in arrays.items() if isinstance(array, np.ndarray)}
-    for name, dtype in host.items():
-        if dtype in DTYPES or is_half(dtype) or (integers and dtype in POOLED_INTEGERS):
+    for name, array in arrays.items():
+        dtype = dtype_of(name, array)
+        if (
+            dtype is None
+            or dtype in DTYPES
+            or is_half(dtype)
+            or (integers and dtype in POOLED_INTEGERS)
+        ):
             continue
         short = ", or integers of 8, 16 or 32 bits," if integers else ""
         raise TypeError(
-            f"{name} must be float16, bfloat16, float32 or float64{short} to be pooled on the CPU,"
+            f"{name} must be float16, bfloat16, float32 or float64{short} to be pooled,"
             f" got {dtype.str}"
         )
     backend = backend_of(arrays)

@@ -5,6 +5,7 @@ import pytest
 
 pytest.importorskip("numba_cuda")
 from fastconv.cuda import (
+    conversion,
     elementwise,
     gemm,
     gemm_weight,
@@ -17,8 +18,10 @@ from fastconv.cuda import (
     simt,
     tensor,
 )
+from fastconv.cuda.kernel import word_of
 from fastconv.plan.cuda import DEPTH
 
+from .dtypes import BFLOAT16, NEEDS_ML_DTYPES
 from .machine_code import machine_code
 
 ARCHITECTURES = [(8, 0), (9, 0)]
@@ -98,6 +101,68 @@ def test_pooling_kernels(kernel, name, architecture, tmp_path):
     assert code.stack == code.spills == code.shared == 0
     if name != "float64":
         assert code.count("DADD", "DMUL", "DFMA", "DSETP") == 0
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids="sm_{0[0]}{0[1]}".format)
+@pytest.mark.parametrize("name", ["int32", "int64"])
+@pytest.mark.parametrize(
+    "kernel",
+    [planar.correlate_pixels, reference.forward, reference.grad_input, *POOLING[:2]],
+    ids=lambda kernel: kernel.name,
+)
+def test_kernels_of_integers(kernel, name, architecture, tmp_path):
+    code = machine_code(kernel, np.dtype(name), architecture, tmp_path)
+    assert code.registers <= 128
+    assert code.stack == code.spills == code.shared == 0
+    assert code.count("F2I", "I2F", "FADD", "FMUL", "FFMA", "DADD", "DMUL", "DFMA") == 0
+
+
+CONVERSIONS = [
+    ("int8", "int32"),
+    ("uint8", "int32"),
+    ("uint64", "int64"),
+    ("int64", "uint64"),
+    ("int32", "int8"),
+    ("float32", "float64"),
+    ("float64", "float32"),
+    ("float64", "float16"),
+    *[
+        pytest.param(*pair, marks=NEEDS_ML_DTYPES)
+        for pair in (("bfloat16", "float32"), ("float32", "bfloat16"), ("float64", "bfloat16"))
+    ],
+]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids="sm_{0[0]}{0[1]}".format)
+@pytest.mark.parametrize(("source", "target"), CONVERSIONS)
+def test_conversions(source, target, architecture, tmp_path):
+    pair = [BFLOAT16 if name == "bfloat16" else np.dtype(name) for name in (source, target)]
+    kernel = conversion.convert_elements.of(conversion.Conversion(*pair))
+    code = machine_code(kernel, word_of(pair[1]), architecture, tmp_path)
+    assert code.registers <= 64
+    assert code.stack == code.spills == code.shared == 0
+    if "float" not in source:
+        assert code.count("F2I", "I2F", "F2F") == 0
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids="sm_{0[0]}{0[1]}".format)
+@pytest.mark.parametrize(
+    ("kernel", "source", "target"),
+    [
+        (conversion.spread_filters, "float32", "float32"),
+        (conversion.spread_filters, "float32", "float64"),
+        (conversion.gather_filters, "float32", "float32"),
+        (conversion.gather_filters, "float64", "float32"),
+    ],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_filters_in_parts(kernel, source, target, architecture, tmp_path):
+    pair = conversion.Conversion(np.dtype(source), np.dtype(target))
+    code = machine_code(kernel.of(pair), pair.target, architecture, tmp_path)
+    assert code.registers <= 96
+    assert code.stack == code.spills == code.shared == 0
+    if "float64" not in pair:
+        assert code.count("DADD", "DMUL", "DFMA") == 0
 
 
 # How tiles are multiplied; registers, with 128 of which a multiprocessor of 65536 has two blocks of

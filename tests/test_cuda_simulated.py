@@ -1,7 +1,7 @@
-"""``test_cuda.py`` in Numba's CUDA simulator, which must be chosen before Numba is imported.
+"""``test_cuda.py`` and ``test_cuda_dtypes.py`` in Numba's CUDA simulator.
 
-It takes five minutes of one core, in a process of its own, which begins with the session: see
-``conftest.py``.
+It must be chosen before Numba is imported. They take six minutes of one core, in a process of its
+own, which begins with the session: see ``conftest.py``.
 """
 
 import atexit
@@ -15,18 +15,19 @@ from pathlib import Path
 
 import pytest
 
-FILE = Path(__file__).with_name("test_cuda.py")
+HERE = Path(__file__).parent
+FILES = [str(HERE / name) for name in ("test_cuda.py", "test_cuda_dtypes.py")]
 
 
 @functools.cache
 def simulation():
     """The process, and the file that it writes to."""
     output = tempfile.TemporaryFile("w+")  # noqa: SIM115  # open as long as the process runs
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(FILE)]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *FILES]
     environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}
     process = subprocess.Popen(
         command,
-        cwd=FILE.parents[1],
+        cwd=HERE.parent,
         env=environment,
         stdout=output,
         stderr=subprocess.STDOUT,
@@ -46,4 +47,4 @@ def test_cuda_backend_in_the_simulator():
     assert process.returncode == 0, text[-5000:]
     passed = re.search(r"(\d+) passed", text)
     assert passed is not None, text
-    assert int(passed[1]) > 250, text
+    assert int(passed[1]) > 370, text

@@ -71,7 +71,11 @@ class Converted(Stored, converted.Converted):
         needs = cpu.requirements(map_name, self.geometry(g), self.sums, algorithm)
         operations, elements, threads = needs
         at_a_time = g if map_name == "grad_weight" else replace(g, batch=self.at_a_time(g))
-        return operations, (elements + self.copies(at_a_time)) * self.sums.itemsize, threads
+        return (
+            operations,
+            (elements + self.copies(self.geometry(at_a_time))) * self.sums.itemsize,
+            threads,
+        )
 
     def grad_bias(self, grad_output: Array, shape: Ints, channels_last: bool) -> Array:
         """Sum ``grad_output`` by channel."""

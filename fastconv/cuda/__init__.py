@@ -22,13 +22,16 @@ from functools import partial
 from math import prod
 from typing import Any
 
-from ..dtypes import CUDA_DTYPES, check_dtypes
+import numpy as np
+
 from ..geometry import ConvGeometry, Ints, image_shape
 from ..plan.cuda import explain_choice
 from ..results import overlaps_itself
 from . import gemm, gemm_weight, padding, planar, planar_weight, pool, reference, simt, tensor
-from .arrays import Operand, bounds, check_devices, dtype_of, empty_like, operand, stream_of
+from .arrays import Operand, bounds, empty_like, operand, stream_of
+from .arrays import check_devices as check_devices
 from .arrays import device as device
+from .arrays import dtype_of as dtype_of
 from .arrays import synchronize as synchronize
 from .arrays import to_device as to_device
 from .arrays import to_host as to_host
@@ -53,30 +56,19 @@ _WEIGHT = {"planar": planar_weight.grad_weight} | {
 }
 
 
-def check(arrays: dict[str, Array]) -> None:
-    """See that the arrays can be served together.
-
-    Raises
-    ------
-    TypeError
-        If their dtypes differ, or are not served.
-    ValueError
-        If they lie on another device than the current one.
-    """
-    check_devices(arrays)
-    dtypes = {name: dtype_of(array) for name, array in arrays.items()}
-    check_dtypes(dtypes, CUDA_DTYPES, "on a CUDA device")
-
-
 def choose(map_name: str, geometry: ConvGeometry, x: Array, algorithm: str, precision: str) -> str:
     """The algorithm for a map of an array like ``x``: see ``plan.cuda.explain_choice``."""
     return explain_choice(map_name, geometry, dtype_of(x), algorithm, precision).algorithm
 
 
 def result_like(
-    x: Array, shape: Ints, out: Array | None, inputs: tuple[Array | None, ...]
+    x: Array,
+    shape: Ints,
+    out: Array | None,
+    inputs: tuple[Array | None, ...],
+    dtype: np.dtype[Any] | None = None,
 ) -> Array:
-    """``out``, or a new array of this shape and ``x``'s kind and dtype.
+    """``out``, or a new array of this shape, of ``x``'s kind and, by default, dtype.
 
     Raises
     ------
@@ -85,15 +77,16 @@ def result_like(
     ValueError
         If ``out`` has another shape or dtype, or lies in the same part of memory as an input.
     """
+    dtype = dtype or dtype_of(x)
     if out is None:
-        return empty_like(x, shape)
+        return empty_like(x, shape, dtype)
     if type(out) is not type(x):
         raise TypeError(
             f"out must be of the inputs' type, {type(x).__module__}.{type(x).__qualname__}, got"
             f" {type(out).__module__}.{type(out).__qualname__}"
         )
-    if dtype_of(out) != dtype_of(x):
-        raise ValueError(f"out must be {dtype_of(x)}, got {dtype_of(out)}")
+    if dtype_of(out) != dtype:
+        raise ValueError(f"out must be {dtype}, got {dtype_of(out)}")
     if tuple(out.shape) != tuple(shape):
         raise ValueError(f"out must have shape {tuple(shape)}, got {tuple(out.shape)}")
     target = operand(out)
@@ -158,9 +151,9 @@ def grad_input(
         _reference(reference.grad_input, (dy, filters, dx), bias, g, grad_output, relu)
         return out
     swapped = filters.swapped(1, 2)
-    itemsize, added = dtype_of(out).itemsize, _bias(bias, dy)
+    added = _bias(bias, dy)
     for phase in g.phases:
-        part = dx.part(phase.place[1:], itemsize)
+        part = dx.part(phase.place[1:])
         none = (range(0),) * 3
         taps = none if phase.taps is None else _ranges(phase.taps[1:], g.kernel)
         _CORRELATE[algorithm](
@@ -230,9 +223,17 @@ def grad_bias(grad_output: Array, shape: Ints, channels_last: bool) -> Array:
     return out
 
 
-def temporary(like: Array, shape: Ints) -> Array:
-    """Uninitialised array of ``like``'s library and dtype."""
-    return empty_like(like, shape)
+def kept_size(x: Array) -> int:
+    """Bytes of a number of an image with its padding."""
+    return dtype_of(x).itemsize
+
+
+def temporary(
+    like: Array, geometry: ConvGeometry, ndim: int, dtype: np.dtype[Any] | None = None
+) -> Array:
+    """Uninitialised array for images like this with their padding."""
+    shape = image_shape(geometry.padded.x_shape, ndim, like.shape, geometry.channels_last)
+    return empty_like(like, shape, dtype)
 
 
 def pad(x: Array, geometry: ConvGeometry, ndim: int, out: Array) -> None:
@@ -251,7 +252,9 @@ def fold(padded: Array, geometry: ConvGeometry, ndim: int, out: Array) -> None:
     _for_each(padding.fold, padded, shown, image, g.segments)
 
 
-def summed(out: Array) -> AbstractContextManager[Array]:
+def filters_result(
+    out: Array, geometry: ConvGeometry, per_sample: bool
+) -> AbstractContextManager[Array]:
     """Where parts of ``out`` are added up: there."""
     return nullcontext(out)
 
@@ -358,7 +361,7 @@ def _reference(
 
 def _bias(bias: Array | None, other: Operand) -> Operand:
     """The bias (K,), or for none one of shape (0,), whose pointer is never read from."""
-    return Operand(other.pointer, (0,), (0,)) if bias is None else operand(bias)
+    return other._replace(shape=(0,), strides=(0,)) if bias is None else operand(bias)
 
 
 def _ranges(taps: tuple[slice, ...], kernel: Ints) -> tuple[range, ...]:

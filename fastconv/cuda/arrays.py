@@ -12,19 +12,26 @@ import numpy as np
 from numba import cuda
 
 from ..geometry import Ints
-from .kernel import SIMULATED
+from .kernel import SIMULATED, word_of
+
+DType = np.dtype[Any]
 
 
 class Operand(NamedTuple):
-    """What kernels are told of an array; strides are counted in elements.
+    """What kernels are told of an array; strides are counted in words, see ``word_of``.
 
-    ``owner`` is what keeps its memory from being freed.
+    ``itemsize`` is that of a word, and ``owner`` what keeps its memory from being freed.
     """
 
     pointer: Any
     shape: Ints
     strides: Ints
+    itemsize: int
     owner: Any = None
+
+    def moved(self, words: int) -> "Operand":
+        """Beginning so many words later."""
+        return self._replace(pointer=self.pointer + words * (1 if SIMULATED else self.itemsize))
 
     def swapped(self, first: int, second: int) -> "Operand":
         """With two axes exchanged."""
@@ -35,23 +42,26 @@ class Operand(NamedTuple):
             shape=tuple([shape[i] for i in order]), strides=tuple([strides[i] for i in order])
         )
 
-    def part(self, place: tuple[slice, ...], itemsize: int) -> "Operand":
+    def part(self, place: tuple[slice, ...]) -> "Operand":
         """The elements at slices of the last axes, which have a start, no stop, and a step."""
         lead = len(self.shape) - len(place)
-        pointer, shape, strides = self.pointer, [*self.shape], [*self.strides]
+        start, shape, strides = 0, [*self.shape], [*self.strides]
         for axis, at in enumerate(place, lead):
-            pointer += at.start * strides[axis] * (1 if SIMULATED else itemsize)
+            start += at.start * strides[axis]
             shape[axis] = len(range(at.start, shape[axis], at.step))
             strides[axis] *= at.step
-        return Operand(pointer, tuple(shape), tuple(strides), self.owner)
+        return self.moved(start)._replace(shape=tuple(shape), strides=tuple(strides))
 
 
 class _HostPointer:
     """Stands for a device pointer in the simulator, and sees that nothing outside is touched."""
 
     def __init__(self, array: np.ndarray[Any, Any], strides: Ints) -> None:
-        reach = 1 + sum((n - 1) * stride for n, stride in zip(array.shape, strides, strict=True))
-        self._elements = np.lib.stride_tricks.as_strided(array, (reach,), (array.itemsize,))
+        word = word_of(array.dtype)
+        words = array.real if array.dtype.kind == "c" else array.view(word)
+        reach = array.itemsize // word.itemsize
+        reach += sum((n - 1) * stride for n, stride in zip(array.shape, strides, strict=True))
+        self._elements = np.lib.stride_tricks.as_strided(words, (reach,), (word.itemsize,))
 
     def __add__(self, elements: int) -> "_HostPointer":
         moved = object.__new__(_HostPointer)
@@ -75,22 +85,31 @@ def _interface(array: Any) -> dict[str, Any]:
     return dict(array.__cuda_array_interface__)
 
 
-def dtype_of(array: Any) -> np.dtype[Any]:
-    """The NumPy dtype of its elements."""
-    dtype: np.dtype[Any] = np.dtype(_interface(array)["typestr"])
+def _dtype(interface: dict[str, Any]) -> DType:
+    named = interface["typestr"]
+    if named == "<V2":  # as bfloat16 is called there, by CuPy and by PyTorch
+        if importlib.util.find_spec("ml_dtypes") is None:
+            raise ModuleNotFoundError("arrays of bfloat16 need ml_dtypes: pip install ml_dtypes")
+        named = importlib.import_module("ml_dtypes").bfloat16
+    dtype: DType = np.dtype(named)
     return dtype
+
+
+def dtype_of(array: Any) -> DType:
+    """The NumPy dtype of its elements; bfloat16 is that of ml_dtypes."""
+    return _dtype(_interface(array))
 
 
 def operand(array: Any) -> Operand:
     """What kernels are told of ``array``."""
     interface = _interface(array)
-    itemsize: int = np.dtype(interface["typestr"]).itemsize
+    dtype = _dtype(interface)
+    size = word_of(dtype).itemsize
     shape = tuple(interface["shape"])
-    nbytes = interface.get("strides") or _dense(shape, itemsize)
-    strides = tuple([n // itemsize for n in nbytes])
-    if SIMULATED:
-        return Operand(_HostPointer(array._ary, strides), shape, strides, array)
-    return Operand(interface["data"][0], shape, strides, array)
+    nbytes = interface.get("strides") or _dense(shape, dtype.itemsize)
+    strides = tuple([n // size for n in nbytes])
+    pointer = _HostPointer(array._ary, strides) if SIMULATED else interface["data"][0]
+    return Operand(pointer, shape, strides, size, array)
 
 
 def _dense(shape: Ints, itemsize: int) -> Ints:
@@ -119,8 +138,7 @@ def empty_like(array: Any, shape: Ints, dtype: Any = None) -> Any:
     library = _library(array)
     dtype = dtype_of(array) if dtype is None else np.dtype(dtype)
     if library == "torch":
-        torch = sys.modules["torch"]
-        return array.new_empty(shape, dtype=getattr(torch, dtype.name))
+        return array.new_empty(shape, dtype=getattr(sys.modules["torch"], dtype.name))
     if library == "cupy":
         return sys.modules["cupy"].empty(shape, dtype)
     return cuda.device_array(shape, dtype)

@@ -7,7 +7,7 @@ from numba import cuda
 
 from ..geometry import Ints
 from .arrays import Operand, dtype_of, empty_like, operand, stream_of
-from .kernel import Kernel, blocks_for, kernel
+from .kernel import Kernel, blocks_for, kernel, word_of
 from .reference import offset, unravel
 
 Array = Any
@@ -45,14 +45,20 @@ def mask_elements(wide):
 
 def copy(source: Operand, target: Operand, like: Array) -> None:
     """``target[i] = source[i]`` for the indices that ``source`` has; a stride of 0 repeats."""
-    _launch(copy_elements, (source, target), like)
+    for word in range(dtype_of(like).itemsize // source.itemsize):
+        _launch(copy_elements, (source.moved(word), target.moved(word)), like)
 
 
 def mask(a: Array, y: Array) -> Array:
     """A new array: ``a`` where ``y``, of the same shape, is above 0 or NaN, 0 elsewhere."""
     out = empty_like(a, tuple(a.shape))
-    _launch(mask_elements, (operand(a), operand(y), operand(out)), a)
+    mask_into(out, a, y)
     return out
+
+
+def mask_into(out: Array, a: Array, y: Array) -> None:
+    """The same, written to ``out``, which may be ``a`` or ``y``."""
+    _launch(mask_elements, (operand(a), operand(y), operand(out)), a)
 
 
 def _launch(elementwise: Kernel, operands: tuple[Operand, ...], like: Array) -> None:
@@ -60,7 +66,7 @@ def _launch(elementwise: Kernel, operands: tuple[Operand, ...], like: Array) -> 
     shape = operands[0].shape
     missing = 6 - len(shape)
     elementwise.launch(
-        dtype_of(like),
+        word_of(dtype_of(like)),
         stream_of(like),
         blocks_for(prod(shape)),
         *[each.pointer for each in operands],
@@ -77,7 +83,7 @@ def side_by_side(a: Array, b: Array, axis: int, groups: int) -> Array:
     cut, own = _cut(joined, axis, groups), length // groups
     for array, start in ((a, 0), (b, own)):
         place = (slice(start, None, 1), *[slice(0, None, 1)] * len(inner))
-        copy(_cut(array, axis, groups), cut.part(place, dtype_of(a).itemsize), a)
+        copy(_cut(array, axis, groups), cut.part(place), a)
     return joined
 
 

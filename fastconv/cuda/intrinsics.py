@@ -29,6 +29,14 @@ if SIMULATED:
         return (bits & np.uint32(0xFFFFE000)).view(np.float32)
 
     @cuda.jit(device=True)
+    def bits_of(x):
+        return np.float32(x).view(np.uint32)
+
+    @cuda.jit(device=True)
+    def single_of(bits):
+        return np.uint32(bits).view(np.float32)
+
+    @cuda.jit(device=True)
     def mma(c0, c1, c2, c3, a0, a1, a2, a3, b0, b1):
         held = cuda.shared.array((THREADS // 32, 32, 10), types.float32)
         sums = cuda.shared.array((THREADS // 32, 16, 8), types.float32)
@@ -109,6 +117,24 @@ else:
             return builder.bitcast(builder.call(rounded, args), ir.FloatType())
 
         return types.float32(types.float32), codegen
+
+    @intrinsic
+    def bits_of(typingctx, x):
+        """The bits of a float32."""
+
+        def codegen(context, builder, sig, args):
+            return builder.bitcast(args[0], ir.IntType(32))
+
+        return types.uint32(types.float32), codegen
+
+    @intrinsic
+    def single_of(typingctx, bits):
+        """The float32 of these bits."""
+
+        def codegen(context, builder, sig, args):
+            return builder.bitcast(args[0], ir.FloatType())
+
+        return types.float32(types.uint32), codegen
 
     @intrinsic
     def mma(typingctx, c0, c1, c2, c3, a0, a1, a2, a3, b0, b1):

@@ -16,8 +16,30 @@ from ..plan.cuda import THREADS
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
 
-# What products are added up in.
-WIDE = {"float16": types.float32, "float32": types.float32, "float64": types.float64}
+# What products are added up in; integers, modulo 2**bits.
+WIDE = {
+    "float16": types.float32,
+    "float32": types.float32,
+    "float64": types.float64,
+    **{
+        f"{sign}int{bits}": getattr(types, f"{sign}int{bits}")
+        for sign in ("", "u")
+        for bits in (8, 16, 32, 64)
+    },
+}
+
+
+# By what kernels know numbers that they cannot compute with: the bits of a half, and two parts.
+_WORDS: dict[str, np.dtype[Any]] = {
+    "bfloat16": np.dtype(np.uint16),
+    "complex64": np.dtype(np.float32),
+    "complex128": np.dtype(np.float64),
+}
+
+
+def word_of(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype by which kernels know numbers of this one; a complex number is two of them."""
+    return _WORDS.get(dtype.name, dtype)
 
 
 def wide_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -33,8 +55,8 @@ class Kernel:
     ----------
     parameters : str
         A letter for each parameter: "p" for a pointer to elements, "w" for one to what sums of them
-        are added up in, "l" for one to integers, "i" for an integer, a digit for a tuple of that
-        many integers.
+        are added up in, "s" for one to what a variant reads, of the dtype that is its ``source``,
+        "l" for one to integers, "i" for an integer, a digit for a tuple of that many integers.
     make : callable
         Takes what ``of`` was given, if that is used, and the type in which products are added up,
         by which numbers can be converted; returns the kernel.
@@ -47,18 +69,20 @@ class Kernel:
         parameters: str,
         make: Callable[..., Callable[..., None]],
         options: dict[str, Any],
+        variant: Any = None,
     ) -> None:
         self.name = make.__name__
         self.parameters = parameters
         self.options = options
+        self.variant = variant
         self._make = make
         self._compiled: dict[str, Any] = {}
 
     @functools.cache  # noqa: B019 - kernels are module constants, and last
     def of(self, variant: Hashable) -> "Kernel":
         """The kernel made for a variant of it."""
-        made = functools.partial(self._make, variant)
-        return Kernel(self.parameters, functools.update_wrapper(made, self._make), self.options)
+        made = functools.update_wrapper(functools.partial(self._make, variant), self._make)
+        return Kernel(self.parameters, made, self.options, variant)
 
     def signature(self, dtype: np.dtype[Any]) -> Any:
         """What Numba compiles the kernel for."""
@@ -68,6 +92,8 @@ class Kernel:
             "l": types.CPointer(types.int64),
             "i": types.int64,
         }
+        if "s" in self.parameters:
+            kinds["s"] = types.CPointer(getattr(types, word_of(self.variant.source).name))
         return types.void(
             *[
                 types.UniTuple(types.int64, int(kind)) if kind.isdigit() else kinds[kind]

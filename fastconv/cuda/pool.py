@@ -14,6 +14,7 @@ from math import prod
 from typing import Any
 
 from numba import cuda
+from numba.cuda import types
 
 from ..geometry import ConvGeometry
 from .arrays import Operand, dtype_of, stream_of
@@ -59,6 +60,8 @@ def windows_around(pixel, axis, windows, stride, before, reach):
 def max_windows(last, wide):
     """``y[n,c,p] = max_r x[n, c, p*stride + r*dilation - before]``, and which pixel that is."""
 
+    least = -math.inf if wide in (types.float32, types.float64) else wide.minval
+
     def max_pool(
         x,
         y,
@@ -78,7 +81,7 @@ def max_windows(last, wide):
         _, _, _, D, H, W = x_shape
         for i in range(cuda.grid(1), number_of(y_shape), cuda.gridsize(1)):
             n, c, o, p, q = split(i, y_shape, last)
-            best, where = -wide(math.inf), -1
+            best, where = wide(least), -1
             for t in range(kernel[0]):
                 d = o * stride[0] + t * dilation[0] - before[0]
                 if d < 0 or d >= D:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ..dtypes import Numbers
 from ..geometry import ConvGeometry
 from . import Choice, check_precision
 
@@ -34,6 +35,22 @@ LEAST_SHARE = 1 / 16
 BLOCKS = 512
 
 MOST_GROUPS = 65535  # the extent of a grid's last axis
+
+
+def dtype_for(numbers: Numbers) -> np.dtype[Any]:
+    """The dtype of the kernels that compute with such operands, or with their parts.
+
+    Those for float16 add up in float32, those for integers modulo 2**bits.
+    """
+    if numbers.sums is None:
+        return np.dtype(np.int64 if numbers.result.itemsize == 8 else np.int32)
+    halves = numbers.x == np.float16 and numbers.sums == np.float32
+    return numbers.x if halves else numbers.sums
+
+
+def is_native(numbers: Numbers) -> bool:
+    """Whether kernels take the operands as they are."""
+    return dtype_for(numbers) == numbers.x == numbers.weight == numbers.result
 
 
 @lru_cache(maxsize=1024)
@@ -60,8 +77,8 @@ def explain_choice(
 
 
 def _not_for_tiles(g: ConvGeometry, dtype: np.dtype[Any]) -> str | None:
-    if dtype == np.float64:
-        return "its sums are float32, too short for float64"
+    if dtype not in (np.float16, np.float32):
+        return f"its sums are float32, too short for {dtype}"
     if g.groups > MOST_GROUPS:
         return f"{g.groups} groups are more than a grid has blocks along an axis"
     return None
