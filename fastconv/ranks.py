@@ -124,9 +124,9 @@ _ACCUMULATE_DTYPE = """accumulate_dtype : float64, optional
     precision is summed in float32, everything else in its own precision."""
 
 _DTYPES = """Arrays are of float16, bfloat16 (of ml_dtypes), float32, float64, complex64,
-complex128, or of signed or unsigned integers of 8, 16, 32 or 64 bits; on a CUDA device, of float16,
-float32 or float64. Half precision is summed in float32, each result rounded once. Complex numbers
-are multiplied as they are: nothing is conjugated."""
+complex128, or of signed or unsigned integers of 8, 16, 32 or 64 bits. Half precision is summed in
+float32, each result rounded once. Complex numbers are multiplied as they are: nothing is
+conjugated."""
 
 _GRADIENT_DTYPES = """Dtypes are those of ``conv{n}d`` but for integers, which have no gradients.
 With respect to a complex z the gradient of a real loss L is ``dL/dRe(z) + 1j*dL/dIm(z)``, as in
@@ -147,7 +147,7 @@ ValueError
 
 
 _POOL_RAISES = """TypeError
-    If an argument is not an array, a dtype is not float16, bfloat16 (of ml_dtypes, on the CPU),
+    If an argument is not an array, a dtype is not float16, bfloat16 (of ml_dtypes),
     float32 or float64 (nor, where there are integers, one of these), or differs from the others, or
     a number is not an integer.
 ValueError
