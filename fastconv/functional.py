@@ -4,13 +4,13 @@ Each is written once, with the number of spatial axes as its first argument; ``r
 1-D, 2-D and 3-D ones of it. Transposed convolutions, in ``transposed.py``, are the same three maps.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import lru_cache
 from typing import Any, SupportsIndex
 
 from numpy.typing import DTypeLike, NDArray
 
-from . import padded
+from . import padded, repeats
 from .arguments import (
     Padding,
     PerAxis,
@@ -23,6 +23,7 @@ from .arguments import (
     shape_tuple,
 )
 from .dispatch import Backend, backend_of
+from .dtypes import DTYPES
 from .geometry import ConvGeometry, Ints, conv_geometry, image_shape
 from .padding import check_mode
 from .ranks import ranks
@@ -132,6 +133,25 @@ def check_grad_output(grad_output: Array, needed: Ints) -> None:
             f"grad_output must have the shape of the result, {needed}, got"
             f" {tuple(grad_output.shape)}"
         )
+
+
+def _remember(
+    key: Hashable,
+    backend: Any,
+    map_name: str,
+    a: Array,
+    b: Array,
+    bias: Array | None,
+    g: ConvGeometry,
+    out: Array,
+    algorithm: str,
+    precision: str,
+    relu: bool = False,
+) -> None:
+    """Keep what a call with this key came to, if it was a small one, for others like it."""
+    if key is not None and a.dtype in DTYPES and g.batch and g.padded is g:
+        algorithm = backend.choose(map_name, g, a, algorithm, precision)
+        repeats.keep(key, backend.repeat_of(map_name, a, b, bias, g, out, algorithm, relu))
 
 
 # The three maps of a geometry. ``shape`` is that of the result, batched or not.
@@ -288,6 +308,13 @@ def conv(
     >>> bool(y[0, 0].max() == 3 * 3**{n})
     True
     """
+    key = None
+    if out is None and out_dtype is None and accumulate_dtype is None:
+        numbers = stride, padding, dilation, groups
+        words = padding_mode, activation, data_format, algorithm, precision
+        key = repeats.key_of("forward", ndim, x, weight, bias, numbers, words)
+        if repeat := repeats.known(key):
+            return repeat(x, weight, bias)
     backend = backend_of({"x": x, "weight": weight}, bias, out_dtype, accumulate_dtype)
     relu = check_activation(activation)
     g = conv_geometry_of(
@@ -302,7 +329,9 @@ def conv(
         padding_mode,
     )
     shape = image_shape(g.y_shape, ndim, x.shape, g.channels_last)
-    return run_forward(backend, g, x, weight, bias, shape, algorithm, precision, out, relu)
+    y = run_forward(backend, g, x, weight, bias, shape, algorithm, precision, out, relu)
+    _remember(key, backend, "forward", x, weight, bias, g, y, algorithm, precision, relu)
+    return y
 
 
 def conv_grad_input(
@@ -370,6 +399,13 @@ def conv_grad_input(
     >>> bool(np.allclose(dx, fastconv.conv{n}d(dy, flipped, padding=2)))
     True
     """
+    key = None
+    if out is None and accumulate_dtype is None:
+        numbers = input_shape, stride, padding, dilation, groups
+        words = padding_mode, data_format, algorithm, precision
+        key = repeats.key_of("grad_input", ndim, grad_output, weight, None, numbers, words)
+        if repeat := repeats.known(key):
+            return repeat(grad_output, weight, None)
     arrays = {"grad_output": grad_output, "weight": weight}
     backend = backend_of(arrays, None, None, accumulate_dtype)
     shape = shape_tuple("input_shape", input_shape)
@@ -386,7 +422,9 @@ def conv_grad_input(
         x_name="input_shape",
     )
     check_grad_output(grad_output, image_shape(g.y_shape, ndim, shape, g.channels_last))
-    return run_grad_input(backend, g, grad_output, weight, None, shape, algorithm, precision, out)
+    dx = run_grad_input(backend, g, grad_output, weight, None, shape, algorithm, precision, out)
+    _remember(key, backend, "grad_input", grad_output, weight, None, g, dx, algorithm, precision)
+    return dx
 
 
 def conv_grad_weight(
@@ -455,6 +493,13 @@ def conv_grad_weight(
     >>> bool(np.isclose(np.vdot(dy, fastconv.conv{n}d(x, weight)), np.vdot(dw, weight)))
     True
     """
+    key = None
+    if out is None and accumulate_dtype is None and not per_sample:
+        numbers = weight_shape, stride, padding, dilation, groups
+        words = padding_mode, data_format, algorithm, precision
+        key = repeats.key_of("grad_weight", ndim, grad_output, x, None, numbers, words)
+        if repeat := repeats.known(key):
+            return repeat(grad_output, x, None)
     arrays = {"grad_output": grad_output, "x": x}
     backend = backend_of(arrays, None, None, accumulate_dtype)
     shape = shape_tuple("weight_shape", weight_shape)
@@ -472,7 +517,9 @@ def conv_grad_weight(
     )
     check_grad_output(grad_output, image_shape(g.y_shape, ndim, x.shape, g.channels_last))
     each = per_sample and len(x.shape) == ndim + 2
-    return run_grad_weight(backend, g, grad_output, x, shape, algorithm, precision, out, each)
+    dw = run_grad_weight(backend, g, grad_output, x, shape, algorithm, precision, out, each)
+    _remember(key, backend, "grad_weight", grad_output, x, None, g, dw, algorithm, precision)
+    return dw
 
 
 def conv_grad_bias(

@@ -21,6 +21,10 @@ what gradients need besides,
     side_by_side(a, b, axis, groups)
     spread_bias(bias, shape, ndim, channels_last),
 
+small calls again,
+
+    repeat_of(map_name, a, b, bias, geometry, out, algorithm, relu)
+
 and for pooling,
 
     max_pool(x, geometry, ndim, out, indexed)
@@ -34,7 +38,6 @@ below it. ``grad_input`` has that and a bias because a transposed convolution, w
 well, has them.
 """
 
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from math import prod
@@ -47,57 +50,30 @@ from numpy.typing import NDArray
 from .. import reference
 from ..caching import PerDtype
 from ..geometry import ConvGeometry, Ints, image_shape
-from ..memory import workspace
+from ..memory import ALIGNED_BYTES, workspace
 from ..plan import check_precision
 from ..plan import cpu as plan
+from ..repeats import Repeat
 from ..results import result_like as result_like
-from . import (
-    depthwise,
-    depthwise_weight,
-    direct,
-    direct_weight,
-    driver,
-    gemm,
-    padding,
-    planar,
-    planar_weight,
-    winograd,
-    winograd_weight,
-)
+from . import driver, padding
 from .elementwise import mask as mask
 from .elementwise import side_by_side as side_by_side
 from .elementwise import spread_bias as spread_bias
-from .engine import Engine
+from .jobs import jobs_of
 from .pooling import avg_pool as avg_pool
 from .pooling import avg_pool_grad_input as avg_pool_grad_input
 from .pooling import max_pool as max_pool
 from .pooling import max_pool_grad_input as max_pool_grad_input
 from .views import grouped_image as grouped_image
+from .views import viewer
 
 Array = NDArray[Any]
-ONES = (1, 1, 1)
 
 # Gradients of filters per sample are computed together up to this size.
 SAMPLES_BYTES = 16 * 2**20
 
 # Rows of pixels that ``grad_bias`` adds up one after the other.
 ROWS_SUMMED = 256
-
-# The engines: for forward and grad_input, and for grad_weight.
-_CORRELATE = {
-    "depthwise": depthwise.correlate,
-    "direct": direct.correlate,
-    "gemm": gemm.correlate,
-    "planar": planar.correlate,
-    "winograd": winograd.correlate,
-}
-_WEIGHT = {
-    "depthwise": depthwise_weight.grad_weight,
-    "direct": direct_weight.grad_weight,
-    "gemm": direct_weight.grad_weight,  # is one: filters by channels and taps, over pixels
-    "planar": planar_weight.grad_weight,
-    "winograd": winograd_weight.grad_weight,
-}
 
 
 def choose(map_name: str, geometry: ConvGeometry, x: Array, algorithm: str, precision: str) -> str:
@@ -116,13 +92,14 @@ def forward(
     relu: bool = False,
 ) -> Array:
     """Correlate ``x`` with ``weight``."""
-    g = geometry
-    x, y = grouped_image(x, g.x_shape, g), grouped_image(out, g.y_shape, g)
-    weight, bias = weight.reshape(g.weight_shape), _contiguous(bias)
+    g, bias = geometry, _contiguous(bias)
     if algorithm == "reference":
-        _reference(reference.forward, (x, weight, _bias(bias, y)), g, y, relu)
+        x, y = grouped_image(x, g.x_shape, g), grouped_image(out, g.y_shape, g)
+        inputs = x, weight.reshape(g.weight_shape), _bias(bias, y)
+        _reference(reference.forward, inputs, g, y, relu)
     else:
-        _CORRELATE[algorithm](x, weight, bias, y, g.stride, g.before, g.dilation, relu)
+        for job in jobs_of("forward", x, weight, out, g, algorithm, relu=relu):
+            job.engine(job.a, job.b, bias, job.out, *job.options)
     return out
 
 
@@ -136,46 +113,20 @@ def grad_input(
     relu: bool = False,
 ) -> Array:
     """Correlate ``grad_output`` with the flipped filters, their two channel axes swapped."""
-    g = geometry
-    grad_output, dx = grouped_image(grad_output, g.y_shape, g), grouped_image(out, g.x_shape, g)
-    weight, bias = weight.reshape(g.weight_shape), _contiguous(bias)
+    g, bias = geometry, _contiguous(bias)
     if algorithm == "reference":
-        _reference(reference.grad_input, (grad_output, weight, _bias(bias, dx)), g, dx, relu)
+        dy, dx = grouped_image(grad_output, g.y_shape, g), grouped_image(out, g.x_shape, g)
+        inputs = dy, weight.reshape(g.weight_shape), _bias(bias, dx)
+        _reference(reference.grad_input, inputs, g, dx, relu)
         return out
-    for engine, filters, part, options in _phases(algorithm, weight, g, dx, bias, relu):
-        if filters is None:
-            sums = _bias(bias, dx).reshape(*dx.shape[1:3], 1, 1, 1)
-            part[...] = np.maximum(sums, 0) if relu else sums
+    biased = bias is not None
+    for job in jobs_of("grad_input", grad_output, weight, out, g, algorithm, biased, relu):
+        if job.b is None:
+            sums = _bias(bias, job.out).reshape(*job.out.shape[1:3], 1, 1, 1)
+            job.out[...] = np.maximum(sums, 0) if relu else sums
         else:
-            engine(grad_output, filters, bias, part, ONES, *options)
+            job.engine(job.a, job.b, bias, job.out, *job.options)
     return out
-
-
-def _phases(
-    algorithm: str, weight: Array, g: ConvGeometry, out: Array, bias: Array | None, relu: bool
-) -> Iterator[tuple[Engine, Array | None, Array, tuple[Ints | bool, ...]]]:
-    """The correlations that ``grad_input`` is made of: engine, flipped filters (None where no tap
-    reaches), part of ``out``, and what the engine takes after the stride of 1.
-    """
-    swapped = weight.swapaxes(1, 2)
-    if algorithm == "depthwise":
-        flipped = swapped[..., ::-1, ::-1, ::-1]
-        axes = zip(g.kernel, g.dilation, g.before, strict=True)
-        before = tuple([(r - 1) * dilation - b for r, dilation, b in axes])
-        yield depthwise.correlate, flipped, out, (before, g.dilation, relu, g.stride)
-        return
-    if g.is_product and bias is None:
-        # Pixels become channels: as pixels, each would meet one tap and zeros under all others.
-        order = (0, 1, 3, 4, 5, 2) if g.channels_last else (0, 1, 2, 3, 4, 5)
-        image, ordered = out.transpose(order), weight.transpose(order)
-        if image.flags.c_contiguous:
-            columns = np.ascontiguousarray(ordered).reshape(*ordered.shape[:2], -1, *ONES)
-            row = image.reshape(*image.shape[:2], -1, *ONES)
-            yield direct.correlate, columns.swapaxes(1, 2), row, ((0, 0, 0), ONES, relu)
-            return
-    for phase in g.phases:
-        filters, part = None if phase.taps is None else swapped[phase.taps], out[phase.place]
-        yield _CORRELATE[algorithm], filters, part, (phase.before, phase.dilation, relu)
 
 
 def grad_weight(
@@ -185,9 +136,8 @@ def grad_weight(
     g = geometry
     if g.batch == 0:
         out[...] = 0
-        return out
-    grad_output, x = grouped_image(grad_output, g.y_shape, g), grouped_image(x, g.x_shape, g)
-    _grad_weight(grad_output, x, g, out.reshape(g.weight_shape), algorithm)
+    else:
+        _grad_weight(grad_output, x, g, out, algorithm)
     return out
 
 
@@ -213,9 +163,46 @@ def grad_weight_per_sample(
 
 def _grad_weight(dy: Array, x: Array, g: ConvGeometry, dw: Array, algorithm: str) -> None:
     if algorithm == "reference":
-        _reference(reference.grad_weight, (dy, x), g, dw)
+        dy, x = grouped_image(dy, g.y_shape, g), grouped_image(x, g.x_shape, g)
+        _reference(reference.grad_weight, (dy, x), g, dw.reshape(g.weight_shape))
     else:
-        _WEIGHT[algorithm](dy, x, None, dw, g.stride, g.before, g.dilation)
+        for job in jobs_of("grad_weight", dy, x, dw, g, algorithm):
+            job.engine(job.a, job.b, None, job.out, *job.options)
+
+
+def repeat_of(
+    map_name: str,
+    a: Array,
+    b: Array,
+    bias: Array | None,
+    geometry: ConvGeometry,
+    out: Array,
+    algorithm: str,
+    relu: bool = False,
+) -> Repeat | None:
+    """What takes other arrays like ``a``, ``b`` and ``bias``, all aligned, to one like ``out``.
+
+    None if the map is not a small one, to which it matters that nothing is looked at again.
+    """
+    g = geometry
+    if algorithm == "reference" or out.nbytes >= ALIGNED_BYTES:
+        return None
+    jobs = [*jobs_of(map_name, a, b, out, g, algorithm, bias is not None, relu)]
+    if len(jobs) != 1 or jobs[0].b is None:
+        return None
+    job, shape, dtype = jobs[0], out.shape, out.dtype
+    plan = job.engine.plan(job.a, job.b, job.out, *job.options)
+    see_a, see_b, see_out = viewer(a, job.a), viewer(b, job.b), viewer(out, job.out)
+    if plan.operations >= driver.SERIAL_BELOW or not (see_a and see_b and see_out):
+        return None
+    run, zeros = driver.small_run(plan, dtype), plan.no_bias
+
+    def repeat(a: Array, b: Array, bias: Array | None) -> Array:
+        out = np.empty(shape, dtype)
+        run(see_a(a), see_b(b), zeros if bias is None else bias, see_out(out))
+        return out
+
+    return repeat
 
 
 def grad_bias(grad_output: Array, shape: Ints, channels_last: bool) -> Array:
@@ -294,16 +281,12 @@ def requirements(
     # Never touched, so that they take no memory.
     x, y = (_empty_image(shape, dtype, g) for shape in (g.x_shape, g.y_shape))
     w = np.empty(g.weight_shape, dtype)
-    if map_name == "grad_weight":
-        plans = [_WEIGHT[algorithm].plan(y, x, w, g.stride, g.before, g.dilation)]
-    elif map_name == "forward":
-        plans = [_CORRELATE[algorithm].plan(x, w, y, g.stride, g.before, g.dilation)]
-    else:
-        plans = [
-            engine.plan(y, filters, part, ONES, *options)
-            for engine, filters, part, options in _phases(algorithm, w, g, x, None, False)
-            if filters is not None
-        ]
+    arrays = {"forward": (x, w, y), "grad_input": (y, w, x), "grad_weight": (y, x, w)}
+    plans = [
+        job.engine.plan(job.a, job.b, job.out, *job.options)
+        for job in jobs_of(map_name, *arrays[map_name], g, algorithm)
+        if job.b is not None
+    ]
     return (
         sum(plan.operations for plan in plans),
         max((plan.work for plan in plans), default=0),

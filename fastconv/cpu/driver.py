@@ -8,7 +8,7 @@ the task computes: results are bitwise the same for any number of threads.
 Jobs that run in parallel take turns, and a forked process runs its own on one thread: ``team.py``.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -162,6 +162,17 @@ def _runs(
 def threads_of(plan: Plan) -> int:
     """Threads that take part in a job: one, if there is little to do."""
     return 1 if plan.operations < SERIAL_BELOW else team.threads()
+
+
+def small_run(plan: Plan, dtype: np.dtype[Any]) -> Callable[[Array, Array, Array, Array], None]:
+    """What ``run`` does with a plan of little to do, as a function of its arrays."""
+    loop, size, table, work = _run_serial[dtype], plan.size, plan.table, plan.work
+    (stages,) = plan.runs
+
+    def run(a: Array, b: Array, c: Array, out: Array) -> None:
+        loop(stages, size, table, a, b, c, out, workspace(work, dtype))
+
+    return run
 
 
 def run(plan: Plan, a: Array, b: Array, c: Array, out: Array) -> None:

@@ -1,8 +1,10 @@
 """The form in which arrays reach the kernels, all of them views: nothing is copied."""
 
+from collections.abc import Callable
 from math import prod
 from typing import Any, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ..geometry import ConvGeometry
@@ -29,6 +31,23 @@ def grouped_image(array: NDArray[Any], grouped: Ints, g: ConvGeometry) -> NDArra
         return array.reshape(grouped)
     batch, groups, channels, *spatial = grouped
     return array.reshape(batch, *spatial, groups, channels).transpose(0, 4, 5, 1, 2, 3)
+
+
+def viewer(
+    array: NDArray[Any], view: NDArray[Any]
+) -> Callable[[NDArray[Any]], NDArray[Any]] | None:
+    """What makes the same view of other arrays that are laid out as this one; None if nothing does.
+
+    It takes 0.2 or 0.4 us, less than to find out again which view that is.
+    """
+    shape, strides, dtype = view.shape, view.strides, view.dtype
+    plain, start = array.reshape(shape), view.ctypes.data
+    if plain.strides == strides and plain.ctypes.data == start:
+        return lambda other: other.reshape(shape)
+    if not array.flags.c_contiguous or not np.may_share_memory(array, view):
+        return None
+    offset = start - array.ctypes.data
+    return lambda other: np.ndarray(shape, dtype, other, offset, strides)
 
 
 def aligned(x: NDArray[Any]) -> NDArray[Any]:

@@ -1,0 +1,106 @@
+"""What the maps are made of: an engine and the views of the arrays that it takes, for each part."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..geometry import ConvGeometry, Ints
+from . import (
+    depthwise,
+    depthwise_weight,
+    direct,
+    direct_weight,
+    gemm,
+    planar,
+    planar_weight,
+    winograd,
+    winograd_weight,
+)
+from .engine import Engine
+from .views import grouped_image
+
+Array = NDArray[Any]
+ONES = (1, 1, 1)
+
+# The engines: for forward and grad_input, and for grad_weight.
+_CORRELATE = {
+    "depthwise": depthwise.correlate,
+    "direct": direct.correlate,
+    "gemm": gemm.correlate,
+    "planar": planar.correlate,
+    "winograd": winograd.correlate,
+}
+_WEIGHT = {
+    "depthwise": depthwise_weight.grad_weight,
+    "direct": direct_weight.grad_weight,
+    "gemm": direct_weight.grad_weight,  # is one: filters by channels and taps, over pixels
+    "planar": planar_weight.grad_weight,
+    "winograd": winograd_weight.grad_weight,
+}
+
+
+class Job(NamedTuple):
+    """What an engine takes but a bias; ``b`` is None where no tap reaches ``out``."""
+
+    engine: Engine
+    a: Array
+    b: Any
+    out: Array
+    options: tuple[Ints | bool, ...]
+
+
+def jobs_of(
+    map_name: str,
+    a: Array,
+    b: Array,
+    out: Array,
+    g: ConvGeometry,
+    algorithm: str,
+    biased: bool = False,
+    relu: bool = False,
+) -> Iterator[Job]:
+    """The jobs of a map that takes ``a`` and ``b`` to ``out``, as the caller has them or grouped.
+
+    Of grad_input, whose ``b`` are filters, a part of ``out`` is left to a job: all parts are
+    written by some job, and each by one.
+    """
+    if map_name == "forward":
+        x, y = grouped_image(a, g.x_shape, g), grouped_image(out, g.y_shape, g)
+        options = g.stride, g.before, g.dilation, relu
+        yield Job(_CORRELATE[algorithm], x, b.reshape(g.weight_shape), y, options)
+    elif map_name == "grad_weight":
+        dy, x = grouped_image(a, g.y_shape, g), grouped_image(b, g.x_shape, g)
+        dw = out.reshape(g.weight_shape)
+        yield Job(_WEIGHT[algorithm], dy, x, dw, (g.stride, g.before, g.dilation))
+    else:
+        dy, dx = grouped_image(a, g.y_shape, g), grouped_image(out, g.x_shape, g)
+        yield from _grad_input(dy, b.reshape(g.weight_shape), dx, g, algorithm, biased, relu)
+
+
+def _grad_input(
+    dy: Array, weight: Array, dx: Array, g: ConvGeometry, algorithm: str, biased: bool, relu: bool
+) -> Iterator[Job]:
+    """Correlations of stride 1 with flipped filters, their two channel axes swapped."""
+    swapped = weight.swapaxes(1, 2)
+    if algorithm == "depthwise":
+        flipped = swapped[..., ::-1, ::-1, ::-1]
+        axes = zip(g.kernel, g.dilation, g.before, strict=True)
+        before = tuple([(r - 1) * dilation - b for r, dilation, b in axes])
+        yield Job(depthwise.correlate, dy, flipped, dx, (ONES, before, g.dilation, relu, g.stride))
+        return
+    if g.is_product and not biased:
+        # Pixels become channels: as pixels, each would meet one tap and zeros under all others.
+        order = (0, 1, 3, 4, 5, 2) if g.channels_last else (0, 1, 2, 3, 4, 5)
+        image, ordered = dx.transpose(order), weight.transpose(order)
+        if image.flags.c_contiguous:
+            columns = np.ascontiguousarray(ordered).reshape(*ordered.shape[:2], -1, *ONES)
+            row = image.reshape(*image.shape[:2], -1, *ONES)
+            swapped = columns.swapaxes(1, 2)
+            yield Job(direct.correlate, dy, swapped, row, (ONES, (0, 0, 0), ONES, relu))
+            return
+    for phase in g.phases:
+        filters = None if phase.taps is None else swapped[phase.taps]
+        options = ONES, phase.before, phase.dilation, relu
+        yield Job(_CORRELATE[algorithm], dy, filters, dx[phase.place], options)

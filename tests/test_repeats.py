@@ -1,0 +1,155 @@
+"""Small calls like earlier ones: the same bits, and the same complaints."""
+
+import numpy as np
+import pytest
+
+import fastconv
+from fastconv import repeats
+
+from .cases import CASES, data
+from .test_maps import function, read_only, strided
+
+
+@pytest.fixture(autouse=True)
+def none_known():
+    repeats._known.clear()
+    yield
+    repeats._known.clear()
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("biased", [False, True], ids=["plain", "bias"])
+def test_same_bits(case, biased, dtype, rng):
+    """As a call with ``out`` has, which is always looked at in earnest."""
+    conv, options = function("conv", case.ndim), {**case.geometry}
+    grad_input = function("conv_grad_input", case.ndim)
+    grad_weight = function("conv_grad_weight", case.ndim)
+    for relu in (None, "relu"):
+        for _ in range(3):
+            x, w = data(rng, case.x_shape, dtype), data(rng, case.weight_shape, dtype)
+            b = data(rng, case.filters, dtype) if biased else None
+            read_only(x, w)
+            y = conv(x, w, b, **options, activation=relu)
+            out = np.full_like(y, np.nan)
+            conv(x, w, b, **options, activation=relu, out=out)
+            np.testing.assert_array_equal(y, out)
+            dx, dw = grad_input(y, w, x.shape, **options), grad_weight(y, x, w.shape, **options)
+            out = np.full_like(x, np.nan)
+            np.testing.assert_array_equal(dx, grad_input(y, w, x.shape, **options, out=out))
+            out = np.full_like(w, np.nan)
+            np.testing.assert_array_equal(dw, grad_weight(y, x, w.shape, **options, out=out))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
+def test_layouts(stride, data_format, rng):
+    """Strides tell calls of the same shapes apart."""
+    x, w = data(rng, (2, 4, 9, 13), "f4"), data(rng, (6, 2, 3, 2), "f4")
+    options = {"stride": stride, "padding": 1, "groups": 2}
+    expected = fastconv.conv2d(x, w, **options)
+    options["data_format"] = data_format
+    last = data_format == "channels_last"
+    for sx, sw in zip([x, *strided(x)], [w, *strided(w)], strict=True):
+        for image in (sx, np.moveaxis(np.moveaxis(sx, 1, -1).copy(), -1, 1)):
+            given = np.moveaxis(image, 1, -1) if last else image
+            for _ in range(2):
+                y = fastconv.conv2d(given, sw, **options)
+                y = np.moveaxis(y, -1, 1) if last else y
+                np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_they_are_known_and_results_are_new(rng):
+    x, w = data(rng, (1, 1, 8, 8), "f4"), data(rng, (1, 1, 3, 3), "f4")
+    first = fastconv.conv2d(x, w, padding=1)
+    assert len(repeats._known) == 1
+    second, third = (fastconv.conv2d(x, w, padding=1) for _ in range(2))
+    assert len(repeats._known) == 1
+    assert not np.shares_memory(second, third)
+    assert not np.shares_memory(first, second)
+    fastconv.conv2d_grad_input(first, w, x.shape, padding=1)
+    fastconv.conv2d_grad_weight(first, x, w.shape, padding=1)
+    assert len(repeats._known) == 3
+
+
+def test_large_ones_are_not_kept(rng):
+    x, w = data(rng, (4, 32, 30, 30), "f4"), data(rng, (32, 32, 3, 3), "f4")
+    fastconv.conv2d(x, w)
+    x, w = np.ones((1, 1, 300, 300), "f4"), np.ones((1, 1, 1, 1), "f4")  # of few operations
+    fastconv.conv2d(x, w)
+    for dtype in ("f2", "c8", "i4"):  # of other backends
+        fastconv.conv1d(np.ones((1, 1, 5), dtype), np.ones((1, 1, 3), dtype))
+    fastconv.conv1d(np.ones((0, 1, 5)), np.ones((1, 1, 3)))
+    fastconv.conv1d(np.ones((1, 1, 5)), np.ones((1, 1, 3)), padding=1, padding_mode="reflect")
+    assert not repeats._known
+
+
+def test_their_number_is_bounded(monkeypatch):
+    monkeypatch.setattr(repeats, "KEPT", 5)
+    for n in range(3, 20):
+        fastconv.conv1d(np.ones((1, 1, n)), np.ones((1, 1, 3)))
+        assert len(repeats._known) <= 5
+
+
+X, W, B = np.ones((1, 2, 5)), np.ones((3, 2, 3)), np.ones(3)
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"stride": 1.0}, TypeError),
+        ({"dilation": (1.0,)}, TypeError),
+        ({"padding": True}, TypeError),
+        ({"groups": 1.0}, TypeError),
+        ({"data_format": ["channels_first"]}, (TypeError, ValueError)),
+        ({"algorithm": ["auto"]}, (TypeError, ValueError)),
+        ({"precision": None}, ValueError),
+        ({"padding_mode": None}, (TypeError, ValueError)),
+        ({"bias": np.ones(4)}, ValueError),
+        ({"bias": np.ones(3, "f4")}, TypeError),
+        ({"bias": [1.0, 1.0, 1.0]}, TypeError),
+        ({"weight": W.astype("f4")}, TypeError),
+        ({"weight": W.tolist()}, TypeError),
+        ({"x": np.ma.ones((1, 2, 5))}, TypeError),
+        ({"x": X.astype(">f8")}, TypeError),
+        ({"out_dtype": "f4"}, TypeError),
+        ({"accumulate_dtype": "f4"}, ValueError),
+        ({"out": X}, ValueError),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_is_wrong_afterwards(change, error):
+    """What equals an argument of a known call is not taken for it."""
+    arguments = {"x": X, "weight": W, "bias": B, "stride": 1, "dilation": (1,), "padding": 1}
+    for name in ("bias",):
+        fastconv.conv1d(**{**arguments, name: None})
+    fastconv.conv1d(**arguments)
+    with pytest.raises(error) as known:
+        fastconv.conv1d(**{**arguments, **change})
+    repeats._known.clear()
+    with pytest.raises(error) as unknown:
+        fastconv.conv1d(**{**arguments, **change})
+    assert str(known.value) == str(unknown.value)
+
+
+def test_shapes_that_are_no_integers():
+    y, options = np.ones((1, 3, 3)), {}
+    fastconv.conv1d_grad_input(y, W, (1, 2, 5), **options)
+    fastconv.conv1d_grad_weight(y, X, (3, 2, 3), **options)
+    with pytest.raises(TypeError, match="input_shape must be"):
+        fastconv.conv1d_grad_input(y, W, (1, 2, 5.0))
+    with pytest.raises(TypeError, match="weight_shape must be"):
+        fastconv.conv1d_grad_weight(y, X, (3, 2.0, 3))
+
+
+def test_arrays_at_odd_addresses(rng):
+    x, w = data(rng, (1, 2, 5), "f8"), data(rng, (3, 2, 3), "f8")
+    expected = fastconv.conv1d(x, w)
+
+    def misaligned(array):
+        raw = np.zeros(array.nbytes + 1, np.uint8)[1:].view(array.dtype).reshape(array.shape)
+        raw[...] = array
+        assert not raw.flags.aligned
+        return raw
+
+    for given in ((misaligned(x), w), (x, misaligned(w))):
+        np.testing.assert_array_equal(fastconv.conv1d(*given), expected)
