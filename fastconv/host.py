@@ -43,3 +43,4 @@ VECTOR_REGISTERS = 32 if VECTOR_BITS == 512 or platform.machine() in ("aarch64",
 # 0.92 of the time, those of 224x224 pixels 1.10. The defaults are sizes that nearly all have.
 L1_BYTES = _cache_bytes(1, 32 * KIB)
 L2_BYTES = _cache_bytes(2, 1024 * KIB) // 2
+L3_BYTES = _cache_bytes(3, 32 * 1024 * KIB)

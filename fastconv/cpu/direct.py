@@ -17,11 +17,12 @@ from ..host import L2_BYTES, VECTOR_BITS
 from .blocks import Ints, Table, Tables, block_shape, columns, offsets, runs, spread
 from .driver import Plan
 from .engine import Engine
+from .far import is_far
 from .image import BLOCK_FIELDS, BLOCK_TABLE, IMAGE_FIELDS, PIXELS, RESULT, ImageBlocks, see_block
-from .kernel import Kernel
+from .kernel import Kernel, named
 from .packing import pack_panel, unpack_panel
-from .simd import element, lanes, load_first, pointer, store
-from .tile import MAX_COLS, ROWS, accumulate
+from .simd import element, is_aligned, lanes, load_first, pointer, store
+from .tile import MAX_COLS, ROWS, accumulate, accumulate_far
 from .views import Layout
 
 # Fields of `size` after those of the image.
@@ -80,78 +81,78 @@ def pack_filters(task, slot, size, table, x, weight, bias, y, work):
     )
 
 
-@Kernel
-def correlate_block(task, slot, size, table, x, weight, bias, y, work):
-    """Take one block of output pixels through its share of one group's filters."""
-    cols, depth, panels = size[COLS], size[DEPTH], size[PANELS]
-    width = lanes(work)
-    row = cols * width
-    rest, block = divmod(task, size[BLOCKS])
-    group, share = divmod(rest, size[SHARES])
-    block = size[BLOCK_TABLE] + block * BLOCK_FIELDS
-    pixels = table[block + PIXELS]
-    sums = pointer(work, size[SLOTS] + slot * size[SLOT])
-    slab = pointer(sums, size[SLAB])
-    image = see_block(x, size, table, block, group, 0, size[CHANNELS], slab)
-    for part in range(share * panels // size[SHARES], (share + 1) * panels // size[SHARES]):
-        panel = pointer(work, (group * panels + part) * (depth + 1) * row)
-        steps = pointer(panel, row)
-        first = part * row
-        result = pointer(y, group * size[Y_GROUP] + first * size[Y_FILTER] + table[block + RESULT])
-        valid = size[FILTERS] - first
-        if size[IN_PLACE] and valid >= row:
-            run, i = size[Y_RUNS], 0
-            while i < pixels:
-                run += 1
-                length = min(element(table, run), pixels) - i
-                accumulate(
-                    image,
-                    table,
-                    size[X_PIXELS] + i,
-                    length,
-                    size[X_STEPS],
-                    depth,
-                    steps,
-                    row,
-                    None,
-                    panel,
-                    pointer(result, element(table, size[Y_OFFSETS] + i)),
-                    size[Y_STEP],
-                    False,
-                    size[RELU] > 0,
-                    cols,
-                )
-                i += length
-            continue
-        accumulate(
-            image,
-            table,
-            size[X_PIXELS],
-            pixels,
-            size[X_STEPS],
-            depth,
-            steps,
-            row,
-            None,
-            panel,
-            sums,
-            row,
-            False,
-            size[RELU] > 0,
-            cols,
-        )
-        unpack_panel(
-            sums,
-            cols,
-            pixels,
-            result,
-            size[Y_FILTER],
-            valid,
-            table,
-            size[Y_OFFSETS],
-            size[Y_RUNS],
-            size[Y_STEP],
-        )
+def _kernel(far: bool) -> Kernel:
+    """The kernel for results that are written past the caches, or for others."""
+
+    @named(far)
+    def correlate_block(task, slot, size, table, x, weight, bias, y, work):
+        """Take one block of output pixels through its share of one group's filters."""
+        cols, depth, panels = size[COLS], size[DEPTH], size[PANELS]
+        width = lanes(work)
+        row = cols * width
+        rest, block = divmod(task, size[BLOCKS])
+        group, share = divmod(rest, size[SHARES])
+        block = size[BLOCK_TABLE] + block * BLOCK_FIELDS
+        pixels = table[block + PIXELS]
+        sums = pointer(work, size[SLOTS] + slot * size[SLOT])
+        slab = pointer(sums, size[SLAB])
+        image = see_block(x, size, table, block, group, 0, size[CHANNELS], slab)
+        for part in range(share * panels // size[SHARES], (share + 1) * panels // size[SHARES]):
+            panel = pointer(work, (group * panels + part) * (depth + 1) * row)
+            steps = pointer(panel, row)
+            first = part * row
+            result = pointer(
+                y, group * size[Y_GROUP] + first * size[Y_FILTER] + table[block + RESULT]
+            )
+            valid = size[FILTERS] - first
+            if size[IN_PLACE] and valid >= row:
+                run, i = size[Y_RUNS], 0
+                while i < pixels:
+                    run += 1
+                    length = min(element(table, run), pixels) - i
+                    place = pointer(result, element(table, size[Y_OFFSETS] + i))
+                    start, pitch, relu = size[X_PIXELS] + i, size[Y_STEP], size[RELU] > 0
+                    factors = image, table, start, length, size[X_STEPS], depth, steps, row
+                    if far and pitch % width == 0 and is_aligned(place):
+                        accumulate_far(*factors, None, panel, place, pitch, relu, cols)
+                    else:
+                        accumulate(*factors, None, panel, place, pitch, False, relu, cols)
+                    i += length
+                continue
+            accumulate(
+                image,
+                table,
+                size[X_PIXELS],
+                pixels,
+                size[X_STEPS],
+                depth,
+                steps,
+                row,
+                None,
+                panel,
+                sums,
+                row,
+                False,
+                size[RELU] > 0,
+                cols,
+            )
+            unpack_panel(
+                sums,
+                cols,
+                pixels,
+                result,
+                size[Y_FILTER],
+                valid,
+                table,
+                size[Y_OFFSETS],
+                size[Y_RUNS],
+                size[Y_STEP],
+            )
+
+    return Kernel(correlate_block)
+
+
+CORRELATE_BLOCK = {far: _kernel(far) for far in (False, True)}
 
 
 def _writes_in_place(y: Layout, runs: Table) -> bool:
@@ -230,7 +231,7 @@ def correlate(
     )
     stages = [
         (pack_filters, groups * panels),
-        (correlate_block, groups * blocks * shares),
+        (CORRELATE_BLOCK[is_far(y, dtype, depth)], groups * blocks * shares),
     ]
     operations = 2 * groups * filters * depth * prod(pixels)
     return Plan(dtype, stages, size, tables, slots + threads * slot, operations, groups * filters)

@@ -17,11 +17,12 @@ from ..host import L2_BYTES, VECTOR_BITS
 from .blocks import Ints, Tables, block_shape, columns, offsets, runs, spread
 from .driver import Plan
 from .engine import Engine
+from .far import is_far
 from .image import BLOCK_FIELDS, BLOCK_TABLE, IMAGE_FIELDS, PIXELS, RESULT, ImageBlocks, see_block
-from .kernel import Kernel
+from .kernel import Kernel, named
 from .packing import gather_lines, gather_panels, run_of, scatter_lines
-from .simd import element, lanes, pointer
-from .tile import MAX_COLS, ROWS, accumulate
+from .simd import element, is_aligned, lanes, pointer
+from .tile import MAX_COLS, ROWS, accumulate, accumulate_far
 from .views import Layout, flat
 
 # Filters that pass over a panel at a time. Where sums of more than ``tile.STEPS`` products are
@@ -61,91 +62,94 @@ TOGETHER = 8
 ) = range(IMAGE_FIELDS, IMAGE_FIELDS + 23)
 
 
-@Kernel
-def multiply_block(task, slot, size, table, x, weight, bias, y, work):
-    """Take one block of output pixels through its share of one group's filters."""
-    depth, filters, shares = size[DEPTH], size[FILTERS], size[SHARES]
-    width = lanes(work)
-    row = size[COLS] * width
-    rest, block = divmod(task, size[BLOCKS])
-    group, share = divmod(rest, shares)
-    block = size[BLOCK_TABLE] + block * BLOCK_FIELDS
-    pixels = table[block + PIXELS]
-    memory = pointer(work, slot * size[SLOT])
-    sums = pointer(memory, size[SUMS])
-    slab = pointer(memory, size[SLAB])
-    image = see_block(x, size, table, block, group, 0, size[CHANNELS], slab)
-    first, last = share * filters // shares, (share + 1) * filters // shares
-    source = pointer(weight, group * size[W_GROUP])
-    result = pointer(y, group * size[Y_GROUP] + table[block + RESULT])
-    x_run, y_run = size[X_RUNS], size[Y_RUNS]
-    packed = ready = 0  # the pixels from one to the other are in panels
-    for begin in range(0, pixels, row):
-        end = min(begin + row, pixels)
-        vectors = (end - begin + width - 1) // width
-        pitch = vectors * width
-        if begin >= ready:
-            packed = begin
-            x_run = run_of(table, x_run, begin)
-            in_run = min(element(table, x_run + 1), pixels) - begin
-            panels = min(in_run // row, size[PANELS])
-            if panels > 1:
-                line = pointer(image, element(table, size[X_PIXELS] + begin))
-                gather_panels(line, table, size[X_STEPS], depth, panels, memory, row)
-                ready = begin + panels * row
-            else:
-                x_run = gather_lines(
-                    image,
-                    table,
-                    size[X_STEPS],
-                    depth,
-                    size[X_PIXELS],
-                    x_run,
-                    size[X_STEP],
-                    begin,
-                    end,
-                    memory,
-                    pitch,
-                )
-                ready = end
-        panel = pointer(memory, (begin - packed) * depth)
-        y_run = run_of(table, y_run, begin)
-        in_line = size[Y_STEP] == 1 and begin + pitch <= min(element(table, y_run + 1), pixels)
-        place = pointer(result, element(table, size[Y_PIXELS] + begin))
-        for k in range(first, last, CHUNK):
-            count = min(CHUNK, last - k)
-            out = pointer(place, k * size[Y_FILTER]) if in_line else sums
-            accumulate(
-                source,
-                table,
-                size[W_ROWS] + k,
-                count,
-                size[W_STEPS],
-                depth,
-                panel,
-                pitch,
-                pointer(bias, group * filters + k),
-                None,
-                out,
-                size[Y_FILTER] if in_line else pitch,
-                False,
-                size[RELU] > 0,
-                vectors,
-            )
-            if not in_line:
-                scatter_lines(
-                    sums,
-                    pitch,
-                    count,
-                    table,
-                    size[Y_PIXELS],
-                    y_run,
-                    size[Y_STEP],
-                    begin,
-                    end,
-                    pointer(result, k * size[Y_FILTER]),
+def _kernel(far: bool) -> Kernel:
+    """The kernel for results that are written past the caches, or for others."""
+
+    @named(far)
+    def multiply_block(task, slot, size, table, x, weight, bias, y, work):
+        """Take one block of output pixels through its share of one group's filters."""
+        depth, filters, shares = size[DEPTH], size[FILTERS], size[SHARES]
+        width = lanes(work)
+        row = size[COLS] * width
+        rest, block = divmod(task, size[BLOCKS])
+        group, share = divmod(rest, shares)
+        block = size[BLOCK_TABLE] + block * BLOCK_FIELDS
+        pixels = table[block + PIXELS]
+        memory = pointer(work, slot * size[SLOT])
+        sums = pointer(memory, size[SUMS])
+        slab = pointer(memory, size[SLAB])
+        image = see_block(x, size, table, block, group, 0, size[CHANNELS], slab)
+        first, last = share * filters // shares, (share + 1) * filters // shares
+        source = pointer(weight, group * size[W_GROUP])
+        result = pointer(y, group * size[Y_GROUP] + table[block + RESULT])
+        x_run, y_run = size[X_RUNS], size[Y_RUNS]
+        packed = ready = 0  # the pixels from one to the other are in panels
+        for begin in range(0, pixels, row):
+            end = min(begin + row, pixels)
+            vectors = (end - begin + width - 1) // width
+            pitch = vectors * width
+            if begin >= ready:
+                packed = begin
+                x_run = run_of(table, x_run, begin)
+                in_run = min(element(table, x_run + 1), pixels) - begin
+                panels = min(in_run // row, size[PANELS])
+                if panels > 1:
+                    line = pointer(image, element(table, size[X_PIXELS] + begin))
+                    gather_panels(line, table, size[X_STEPS], depth, panels, memory, row)
+                    ready = begin + panels * row
+                else:
+                    x_run = gather_lines(
+                        image,
+                        table,
+                        size[X_STEPS],
+                        depth,
+                        size[X_PIXELS],
+                        x_run,
+                        size[X_STEP],
+                        begin,
+                        end,
+                        memory,
+                        pitch,
+                    )
+                    ready = end
+            panel = pointer(memory, (begin - packed) * depth)
+            y_run = run_of(table, y_run, begin)
+            in_line = size[Y_STEP] == 1 and begin + pitch <= min(element(table, y_run + 1), pixels)
+            place = pointer(result, element(table, size[Y_PIXELS] + begin))
+            for k in range(first, last, CHUNK):
+                count = min(CHUNK, last - k)
+                lines, pitch_y, relu = (
+                    pointer(place, k * size[Y_FILTER]),
                     size[Y_FILTER],
+                    size[RELU] > 0,
                 )
+                factors = source, table, size[W_ROWS] + k, count, size[W_STEPS], depth, panel, pitch
+                biases = pointer(bias, group * filters + k)
+                if not in_line:
+                    accumulate(*factors, biases, None, sums, pitch, False, relu, vectors)
+                elif far and pitch_y % width == 0 and is_aligned(lines):
+                    accumulate_far(*factors, biases, None, lines, pitch_y, relu, vectors)
+                else:
+                    accumulate(*factors, biases, None, lines, pitch_y, False, relu, vectors)
+                if not in_line:
+                    scatter_lines(
+                        sums,
+                        pitch,
+                        count,
+                        table,
+                        size[Y_PIXELS],
+                        y_run,
+                        size[Y_STEP],
+                        begin,
+                        end,
+                        pointer(result, k * size[Y_FILTER]),
+                        size[Y_FILTER],
+                    )
+
+    return Kernel(multiply_block)
+
+
+MULTIPLY_BLOCK = {far: _kernel(far) for far in (False, True)}
 
 
 @Engine
@@ -219,6 +223,6 @@ def correlate(
         packed,
         packed + sums,
     )
-    stages = [(multiply_block, groups * blocks * shares)]
+    stages = [(MULTIPLY_BLOCK[is_far(y, dtype, depth)], groups * blocks * shares)]
     operations = 2 * groups * filters * depth * prod(pixels)
     return Plan(dtype, stages, size, tables, threads * slot, operations, groups * filters)

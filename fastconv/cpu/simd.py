@@ -177,6 +177,30 @@ def store(typingctx, x, i, value):
 
 
 @intrinsic
+def store_far(typingctx, x, i, value):
+    """Like ``store`` to a place that ``is_aligned``, past the caches: nothing is read for it."""
+
+    def codegen(context, builder, sig, args):
+        address = _vector_address(context, builder, x, *args[:2])
+        written = builder.store(args[2], address, align=VECTOR_BITS // 8)
+        written.set_metadata("nontemporal", builder.module.add_metadata([I32(1)]))
+        return context.get_dummy_value()
+
+    return types.void(x, types.intp, Vector(x.dtype)), codegen
+
+
+@intrinsic
+def is_aligned(typingctx, x):
+    """Whether ``x[0]`` lies at a multiple of a vector's size."""
+
+    def codegen(context, builder, sig, args):
+        offset = builder.and_(builder.ptrtoint(args[0], I64), I64(VECTOR_BITS // 8 - 1))
+        return builder.icmp_unsigned("==", offset, I64(0))
+
+    return types.boolean(x), codegen
+
+
+@intrinsic
 def load_even(typingctx, x, i):
     """The vector ``x[i], x[i+2], ...``; reads one number more."""
     vector = Vector(x.dtype)

@@ -17,7 +17,19 @@ grad_weight  channel and tap        output pixel           filter
 
 from ..host import L1_BYTES, VECTOR_BITS, VECTOR_REGISTERS
 from .kernel import device, inline
-from .simd import broadcast, element, fma, lanes, load, pointer, store, tile, where_positive, zero
+from .simd import (
+    broadcast,
+    element,
+    fma,
+    lanes,
+    load,
+    pointer,
+    store,
+    store_far,
+    tile,
+    where_positive,
+    zero,
+)
 
 # Registers: ROWS x COLS accumulators, COLS of the panel and one broadcast. 6 x 4 fills 29 of 32
 # and 6 x 2 fills 15 of 16; with two multiply-adds a cycle of 4 cycles' latency, 8 accumulators
@@ -33,7 +45,7 @@ STEPS = 2 * L1_BYTES // 3 // (MAX_COLS * VECTOR_BITS // 8)
 
 
 @inline
-def _accumulate_rows(factors, down, across, sums, cols):
+def _accumulate_rows(factors, down, across, sums, cols, far):
     # x[rows[i] + steps[s]] for ROWS rows; rows past the last one repeat it and are not written.
     x, table, rows, last_row, steps, depth, panel, row_pitch = factors
     out, pitch, first, add, relu = sums
@@ -63,7 +75,24 @@ def _accumulate_rows(factors, down, across, sums, cols):
             for j in range(cols):
                 place = i * pitch + j * width
                 total = load(out, place) + acc[i, j] if add else acc[i, j]
-                store(out, place, where_positive(total, total) if relu else total)
+                total = where_positive(total, total) if relu else total
+                if far:
+                    store_far(out, place, total)
+                else:
+                    store(out, place, total)
+
+
+@inline
+def _accumulate_columns(factors, down, across, sums, cols, far):
+    # The literals unroll the loops over a tile's columns; `far` is one, too.
+    if cols == 4:
+        _accumulate_rows(factors, down, across, sums, 4, far)
+    elif cols == 3:
+        _accumulate_rows(factors, down, across, sums, 3, far)
+    elif cols == 2:
+        _accumulate_rows(factors, down, across, sums, 2, far)
+    else:
+        _accumulate_rows(factors, down, across, sums, 1, far)
 
 
 @device
@@ -101,12 +130,20 @@ def accumulate(
         for i in range(0, count, ROWS):
             factors = x, table, rows + i, rows + count - 1, steps + first, span, part, row_pitch
             sums = pointer(out, i * pitch), pitch, i, more, end
-            # The literal unrolls the loops over a tile's columns.
-            if cols == 4:
-                _accumulate_rows(factors, down, across, sums, 4)
-            elif cols == 3:
-                _accumulate_rows(factors, down, across, sums, 3)
-            elif cols == 2:
-                _accumulate_rows(factors, down, across, sums, 2)
-            else:
-                _accumulate_rows(factors, down, across, sums, 1)
+            _accumulate_columns(factors, down, across, sums, cols, False)
+
+
+@device
+def accumulate_far(
+    x, table, rows, count, steps, depth, panel, row_pitch, down, across, out, pitch, relu, cols
+):
+    """The same for at most ``STEPS`` products, written past the caches.
+
+    Every row of ``out`` is aligned. It is a function of its own because in one with ``accumulate``
+    the compiler orders the instructions of both loops otherwise: 1x1 layers of 64 to 512 channels
+    took 1.03 to 1.06 times the time.
+    """
+    for i in range(0, count, ROWS):
+        factors = x, table, rows + i, rows + count - 1, steps, depth, panel, row_pitch
+        sums = pointer(out, i * pitch), pitch, i, False, relu
+        _accumulate_columns(factors, down, across, sums, cols, True)
