@@ -149,9 +149,13 @@ def _remember(
     relu: bool = False,
 ) -> None:
     """Keep what a call with this key came to, if it was a small one, for others like it."""
-    if key is not None and a.dtype in DTYPES and g.batch and g.padded is g:
+    if not repeats.is_new(key):
+        return
+    repeat = None
+    if a.dtype in DTYPES and g.batch and g.padded is g:
         algorithm = backend.choose(map_name, g, a, algorithm, precision)
-        repeats.keep(key, backend.repeat_of(map_name, a, b, bias, g, out, algorithm, relu))
+        repeat = backend.repeat_of(map_name, a, b, bias, g, out, algorithm, relu)
+    repeats.keep(key, repeat)
 
 
 # The three maps of a geometry. ``shape`` is that of the result, batched or not.

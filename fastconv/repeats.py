@@ -17,7 +17,11 @@ Repeat = Callable[[Array, Array, Array | None], Array]
 
 KEPT = 256
 
-_known: dict[Hashable, Repeat] = {}
+# A call with a larger array than this is not small.
+LARGE_BYTES = 2**18
+
+# None stands for calls that turned out not to be small.
+_known: dict[Hashable, Repeat | None] = {}
 
 
 def key_of(
@@ -29,7 +33,7 @@ def key_of(
     numbers: tuple[object, ...],
     words: tuple[object, ...],
 ) -> Hashable:
-    """What a call depends on; None of one that has to be looked at in earnest.
+    """What a small call depends on; None of one that has to be looked at in earnest.
 
     Parameters
     ----------
@@ -42,7 +46,11 @@ def key_of(
     words
         Arguments that are words or None, and not allowed to be anything else.
     """
-    if not (type(a) is type(b) is np.ndarray and a.flags.aligned and b.flags.aligned):
+    if not type(a) is type(b) is np.ndarray:
+        return None
+    if a.nbytes > LARGE_BYTES or b.nbytes > LARGE_BYTES:
+        return None
+    if not (a.flags.aligned and b.flags.aligned):
         return None
     of_bias = None
     if bias is not None:
@@ -57,16 +65,20 @@ def key_of(
 
 
 def known(key: Hashable) -> Repeat | None:
-    """What a call of this key comes to, if there was one; for None, None."""
+    """What a call of this key comes to, if there was one and it was small; for None, None."""
     try:
         return _known.get(key)
     except TypeError:  # a word is a list: the call is in for a complaint
         return None
 
 
+def is_new(key: Hashable) -> bool:
+    """Whether there is a key, and no call of it has been looked at."""
+    return key is not None and key not in _known
+
+
 def keep(key: Hashable, repeat: Repeat | None) -> None:
-    """Remember what calls of a key come to, if it is some function and there is a key."""
-    if key is not None and repeat is not None:
-        if len(_known) >= KEPT:
-            _known.clear()
-        _known[key] = repeat
+    """Remember what calls of a key come to, or, for None, that they are not small."""
+    if len(_known) >= KEPT:
+        _known.clear()
+    _known[key] = repeat

@@ -13,10 +13,10 @@ import numpy as np
 from ..host import L3_BYTES
 from .views import Layout
 
-# Results of this size, of sums of so many products: 16 to 96 channels, 16x112x112, took 0.63 to 0.68
-# of the time, 32 from 16 0.53 to 0.72. A next layer finds less of them in the caches: both together
-# took 0.84 to 1.0 of it. With sums of 64 they took up to 1.1, for such a layer computes while the
-# processor reads and writes.
+# Results of this size, of sums of so many products: 16 to 96 channels, 16x112x112, took 0.63 to
+# 0.68 of the time, 32 from 16 0.53 to 0.72. A next layer finds less of them in the caches: both
+# together took 0.84 to 1.0 of it. With sums of 64 they took up to 1.1, for such a layer computes
+# while the processor reads and writes.
 BYTES = L3_BYTES // 2
 DEPTH = 32
 
