@@ -176,7 +176,10 @@ def poisoned(rng, call):
 
 
 def check(rng, call, counts):
-    """Make the call, now and then with a mistake, with operands of all kinds of layouts."""
+    """Make the call, now and then with a mistake, with operands of all kinds of layouts.
+
+    Without an ``out``, it is made twice.
+    """
     for name, array in call.arrays.items():
         layout = "broadcast" if 0 in array.strides else str(rng.choice(list(LAYOUTS)))
         if layout != "broadcast":
@@ -207,6 +210,10 @@ def check(rng, call, counts):
     for name, array in call.arrays.items():
         assert np.array_equal(before[name], array, equal_nan=True), f"{name} was changed"
     assert out is None or result is out
+    if out is None:  # a small call is not looked at again
+        again = function(*call.arrays.values(), *call.extra, **call.options)
+        assert np.array_equal(again, result, equal_nan=True), "not the same once more"
+        assert not np.may_share_memory(again, result)
     assert result.dtype == call.result
     assert result.shape == call.expected.shape
     integers = call.result.kind in "iu"

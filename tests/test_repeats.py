@@ -141,6 +141,17 @@ def test_shapes_that_are_no_integers():
         fastconv.conv1d_grad_weight(y, X, (3, 2.0, 3))
 
 
+def test_taps_that_meet_no_pixel(rng):
+    """Of an image one pixel wide, with a stride: the others are no part of the call."""
+    dy, w = data(rng, (2, 3, 1), "f8"), data(rng, (3, 2, 3), "f8")
+    options = {"stride": 2, "padding": 1}
+    out = np.full((2, 2, 1), np.nan)
+    fastconv.conv1d_grad_input(dy, w, (2, 2, 1), **options, out=out)
+    for _ in range(3):
+        dx = fastconv.conv1d_grad_input(dy, w, (2, 2, 1), **options)
+        np.testing.assert_array_equal(dx, out)
+
+
 def test_arrays_at_odd_addresses(rng):
     x, w = data(rng, (1, 2, 5), "f8"), data(rng, (3, 2, 3), "f8")
     expected = fastconv.conv1d(x, w)
