@@ -223,6 +223,8 @@ def _cuda_backend_of(
         )
     module: Any = cuda_backend()
     module.check_devices(arrays)
+    for name, array in arrays.items():
+        module.check_resolved(name, array)
     operands = [(name, module.dtype_of(array)) for name, array in arrays.items()]
     numbers = stored_numbers(operands, out_dtype, accumulate_dtype, transposed)
     from .cuda import stored

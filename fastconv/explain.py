@@ -211,6 +211,7 @@ def _on_cpu(name: str, g: ConvGeometry, numbers: Numbers, precision: str) -> Map
 def _on_cuda(name: str, g: ConvGeometry, numbers: Numbers, precision: str) -> MapPlan:
     dtype = cuda_plan.dtype_for(numbers)
     computed = g.padded.of_parts if numbers.x in COMPLEX else g.padded
+    precision = cuda_plan.precision_for(numbers, precision)
     choice = cuda_plan.explain_choice(name, computed, dtype, "auto", precision)
     operations, nbytes, threads = cuda_plan.requirements(name, computed, dtype, choice.algorithm)
     if not cuda_plan.is_native(numbers):

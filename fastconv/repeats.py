@@ -54,7 +54,7 @@ def key_of(
         return None
     of_bias = None
     if bias is not None:
-        if type(bias) is not np.ndarray or not bias.flags.carray:
+        if type(bias) is not np.ndarray or not (bias.flags.c_contiguous and bias.flags.aligned):
             return None
         of_bias = bias.dtype, bias.shape
     for number in numbers:
@@ -68,13 +68,16 @@ def known(key: Hashable) -> Repeat | None:
     """What a call of this key comes to, if there was one and it was small; for None, None."""
     try:
         return _known.get(key)
-    except TypeError:  # a word is a list: the call is in for a complaint
+    except TypeError:  # as in is_new, or it is a list, and the call in for a complaint
         return None
 
 
 def is_new(key: Hashable) -> bool:
     """Whether there is a key, and no call of it has been looked at."""
-    return key is not None and key not in _known
+    try:
+        return key is not None and key not in _known
+    except TypeError:  # a word is an array of one, which cannot be looked up
+        return False
 
 
 def keep(key: Hashable, repeat: Repeat | None) -> None:

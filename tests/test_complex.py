@@ -108,6 +108,12 @@ def test_gradcheck_of_complex_numbers(rng):
         assert not fastconv.gradcheck(lambda w: fastconv.conv2d(x, w), wrong, w)
 
 
+def test_sums_in_float64_overflow_without_a_word():
+    dy = np.full((2, 1, 4), 3e38 + 0j, "c8")
+    db = fastconv.conv1d_grad_bias(dy, accumulate_dtype="float64")
+    assert db.real == np.inf
+
+
 def test_complex_layers_start_with_the_variance_of_real_ones():
     w = fastconv.Conv2d(64, 128, 3, dtype="complex64", rng=1).weight
     for part in (w.real, w.imag):

@@ -98,7 +98,9 @@ def assert_near(map_, result, accumulate):
 
 @pytest.mark.parametrize(("dtype", "accumulate"), FLOATING)
 @pytest.mark.parametrize(
-    ("case", "algorithm"), [*zip(CASES, ALGORITHMS, strict=True), (TILES[2], "gemm")], ids=str
+    ("case", "algorithm"),
+    [*zip(CASES, ALGORITHMS, strict=True), (TILES[2], "gemm"), (TILES[2], "auto")],
+    ids=str,
 )
 def test_maps(case, algorithm, dtype, accumulate, rng):
     sums = sums_of(dtype, accumulate)
@@ -312,6 +314,13 @@ def test_out_dtype_and_activation(out_dtype, rng):
     np.testing.assert_array_equal(y.copy_to_host(), np.maximum(expected, 0))
 
 
+def test_activation_of_integers_that_kernels_take_as_they_are():
+    """On a device their sums are wider than they are: it is the wrapped ones that count."""
+    x, w = np.full((1, 1, 2), 2**30, np.int32), np.ones((1, 1, 2), np.int32)
+    assert fastconv.conv1d(*on_device(x, w)).copy_to_host().item() == -(2**31)
+    assert fastconv.conv1d(*on_device(x, w), activation="relu").copy_to_host().item() == 0
+
+
 @pytest.mark.parametrize("mode", ["reflect", "circular"])
 def test_integers_with_padding(mode, rng):
     x, w = integers_of(rng, (2, 3, 5), "i1"), integers_of(rng, (2, 3, 3), "i1")
@@ -442,3 +451,6 @@ def test_explain():
     told = fastconv.explain(*shapes, **options, accumulate_dtype="float64").maps["forward"]
     assert told.algorithm == "planar"
     assert fastconv.explain(*shapes, **options, dtype="int32").maps["forward"].workspace == 0
+    if BFLOAT16 is not None:  # its numbers are some of TF32's
+        told = fastconv.explain(*shapes, **options, dtype=BFLOAT16)
+        assert {plan.algorithm for plan in told.maps.values()} == {"tf32"}

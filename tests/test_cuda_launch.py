@@ -33,3 +33,12 @@ def test_another_device(library, monkeypatch):
     context.device.id = 0
     with pytest.raises(ValueError, match=r"x must lie on the current device, 0, got .* device 1"):
         arrays.check_devices({"x": array})
+
+
+@pytest.mark.parametrize("state", ["is_conj", "is_neg"])
+def test_tensors_that_are_not_what_their_memory_says(state):
+    answers = {"is_conj": lambda self: False, "is_neg": lambda self: False}
+    answers[state] = lambda self: True
+    tensor = type("Tensor", (), {"__module__": "torch", **answers})()
+    with pytest.raises(TypeError, match=r"x must be in memory as it is.*resolve_conj"):
+        arrays.check_resolved("x", tensor)

@@ -64,6 +64,7 @@ def test_same_bits(x_shape, w_shape, padding, algorithm, data_format, dtype, rng
     np.testing.assert_array_equal(out, dx)
 
 
+@pytest.mark.skipif(far.VECTOR_BITS != 512, reason="vectors are not whole cache lines")
 def test_which_results_are_far():
     def layout(*shape):
         return far.Layout(shape, (0,) * 6)
@@ -81,7 +82,6 @@ def test_a_large_result(data_format, rng):
     shape = (5, 16, 230, 240) if data_format == "channels_first" else (5, 230, 240, 16)
     x, w = data(rng, shape, "f4"), data(rng, (16, 16, 1, 1), "f4")
     y = fastconv.conv2d(x, w, data_format=data_format)
-    assert y.nbytes >= far.BYTES or far.BYTES > 16 * 2**20
     for n in range(5):
         alone = fastconv.conv2d(x[n : n + 1], w, data_format=data_format)
         np.testing.assert_allclose(y[n], alone[0], rtol=1e-5, atol=1e-5)

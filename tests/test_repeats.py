@@ -83,6 +83,28 @@ def test_large_ones_are_not_kept(rng):
     assert not any(repeats._known.values())
 
 
+def test_long_tables_are_not_kept():
+    """Of few numbers and operations, but with an offset for each of many taps."""
+    x = np.ones((1, 1, 60_000), "f4")
+    fastconv.conv1d(x, x)
+    assert not any(repeats._known.values())
+
+
+def test_a_read_only_bias(rng):
+    x, w, b = (data(rng, shape, "f8") for shape in ((1, 2, 5), (3, 2, 3), 3))
+    read_only(b)
+    expected = fastconv.conv1d(x, w, b)
+    assert any(repeats._known.values())
+    np.testing.assert_array_equal(fastconv.conv1d(x, w, b), expected)
+
+
+def test_words_that_cannot_be_looked_up():
+    x = np.ones((1, 1, 5))
+    for _ in range(2):
+        y = fastconv.conv1d(x, x[..., :3], precision=np.array("highest"))
+        assert (y == 3).all()
+
+
 def test_their_number_is_bounded(monkeypatch):
     monkeypatch.setattr(repeats, "KEPT", 5)
     for n in range(3, 20):

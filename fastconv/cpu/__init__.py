@@ -72,6 +72,10 @@ Array = NDArray[Any]
 # Gradients of filters per sample are computed together up to this size.
 SAMPLES_BYTES = 16 * 2**20
 
+# Numbers in the tables of a call that is kept whole: with more, to look it up is not its work, and
+# 256 of a MiB each were 250 MB.
+SMALL_TABLE = 4096
+
 # Rows of pixels that ``grad_bias`` adds up one after the other.
 ROWS_SUMMED = 256
 
@@ -193,7 +197,8 @@ def repeat_of(
     job, shape, dtype = jobs[0], out.shape, out.dtype
     plan = job.engine.plan(job.a, job.b, job.out, *job.options)
     see_a, see_b, see_out = viewer(a, job.a), viewer(b, job.b), viewer(out, job.out)
-    if plan.operations >= driver.SERIAL_BELOW or not (see_a and see_b and see_out):
+    small = plan.operations < driver.SERIAL_BELOW and plan.table.size <= SMALL_TABLE
+    if not (small and see_a and see_b and see_out):
         return None
     run, zeros = driver.small_run(plan, dtype), plan.no_bias
 

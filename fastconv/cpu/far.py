@@ -2,7 +2,9 @@
 
 A processor reads a cache line before the first number in it is written. Where writing is the work
 and nothing of the result is left in the caches at the end anyway, stores that go past them save a
-third of the memory's traffic.
+third of the memory's traffic. They do with vectors of a whole cache line: parts of one may be
+written one by one. Such stores are seen by other threads after the next atomic operation of the
+thread that made them, which is how every stage of ``driver.py`` ends.
 """
 
 from math import prod
@@ -10,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..host import L3_BYTES
+from ..host import L3_BYTES, VECTOR_BITS
 from .views import Layout
 
 # Results of this size, of sums of so many products: 16 to 96 channels, 16x112x112, took 0.63 to
@@ -23,4 +25,5 @@ DEPTH = 32
 
 def is_far(y: Layout, dtype: np.dtype[Any], depth: int) -> bool:
     """Whether a result is so large, and its sums so short, that it goes past the caches."""
-    return prod(y.shape) * dtype.itemsize >= BYTES and depth <= DEPTH
+    large = prod(y.shape) * dtype.itemsize >= BYTES
+    return VECTOR_BITS == 512 and large and depth <= DEPTH

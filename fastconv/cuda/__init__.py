@@ -30,6 +30,7 @@ from ..results import overlaps_itself
 from . import gemm, gemm_weight, padding, planar, planar_weight, pool, reference, simt, tensor
 from .arrays import Operand, bounds, empty_like, operand, stream_of
 from .arrays import check_devices as check_devices
+from .arrays import check_resolved as check_resolved
 from .arrays import device as device
 from .arrays import dtype_of as dtype_of
 from .arrays import synchronize as synchronize
@@ -89,11 +90,13 @@ def result_like(
         raise ValueError(f"out must be {dtype}, got {dtype_of(out)}")
     if tuple(out.shape) != tuple(shape):
         raise ValueError(f"out must have shape {tuple(shape)}, got {tuple(out.shape)}")
+    check_resolved("out", out)
     target = operand(out)
-    if overlaps_itself(target.shape, target.strides, 1):
+    words = dtype.itemsize // target.itemsize
+    if overlaps_itself(target.shape, target.strides, words):
         raise ValueError(
             "out must have distinct elements, got an array whose elements share memory, of strides"
-            f" {target.strides} in elements"
+            f" {tuple([stride // words for stride in target.strides])} in elements"
         )
     if prod(shape):
         start, end = bounds(out)

@@ -175,6 +175,15 @@ def stream_of(array: Any) -> int:
     return handle
 
 
+def check_resolved(name: str, array: Any) -> None:
+    """Raise TypeError for a tensor whose numbers are not what its memory says."""
+    if _library(array) == "torch" and (array.is_conj() or array.is_neg()):
+        raise TypeError(
+            f"{name} must be in memory as it is, got a tensor that PyTorch has yet to conjugate or"
+            " negate: .resolve_conj().resolve_neg() does"
+        )
+
+
 def check_devices(arrays: dict[str, Any]) -> None:
     """Raise ValueError unless all arrays lie on the current device, on which kernels run."""
     for name, array in arrays.items():

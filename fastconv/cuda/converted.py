@@ -11,7 +11,7 @@ from typing import Any
 from .. import converted, cuda
 from ..dtypes import Numbers, check_ordered
 from ..geometry import ConvGeometry, Ints
-from ..plan.cuda import dtype_for, explain_choice
+from ..plan.cuda import dtype_for, explain_choice, precision_for
 from .arrays import dtype_of, empty_like, operand
 from .conversion import Conversion, convert
 from .elementwise import mask_into
@@ -30,6 +30,7 @@ class Converted(converted.Converted):
     ) -> str:
         """The algorithm for a map."""
         g = self.geometry(geometry)
+        precision = precision_for(self.numbers, precision)
         return explain_choice(map_name, g, self.sums, algorithm, precision).algorithm
 
     def wide(self, array: Array) -> Array:

@@ -19,8 +19,8 @@ from .converted import Converted, Integers
 @lru_cache(maxsize=256)
 def backend_for(numbers: Numbers) -> Any:
     """The backend for such operands: ``cuda`` itself, or one with its functions."""
+    if numbers.sums is None:  # even if kernels take them: what is below 0, their own bits say
+        return Integers(numbers)
     if is_native(numbers):
         return cuda
-    if numbers.sums is None:
-        return Integers(numbers)
     return Complex(numbers) if numbers.x in COMPLEX else Converted(numbers)

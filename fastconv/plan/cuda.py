@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..dtypes import Numbers
+from ..dtypes import Numbers, is_half
 from ..geometry import ConvGeometry
 from . import Choice, check_precision
 
@@ -46,6 +46,19 @@ def dtype_for(numbers: Numbers) -> np.dtype[Any]:
         return np.dtype(np.int64 if numbers.result.itemsize == 8 else np.int32)
     halves = numbers.x == np.float16 and numbers.sums == np.float32
     return numbers.x if halves else numbers.sums
+
+
+def precision_for(numbers: Numbers, precision: str) -> str:
+    """What is asked of products: in TF32, those of halves that are widened lose nothing.
+
+    Raises
+    ------
+    ValueError
+        If ``precision`` is no name of one.
+    """
+    check_precision(precision)
+    widened = is_half(numbers.x) and numbers.sums == np.float32
+    return "medium" if widened else precision
 
 
 def is_native(numbers: Numbers) -> bool:
