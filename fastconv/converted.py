@@ -108,15 +108,7 @@ class Converted(Backend):
         relu: bool = False,
     ) -> Array:
         """Correlate ``x`` with ``weight``."""
-        g, ndim = geometry, len(weight.shape) - 2
-        if relu:
-            check_ordered(self.numbers.x)
-        w, b = self.filters(weight, g), self.bias(bias)
-        for part, images, results in parts_of(g, self.at_a_time(g), x, out):
-            seen = self.image(images, part.x_shape, part, ndim)
-            with self.image_result(results, part.y_shape, part, ndim) as y:
-                self.backend.forward(seen, w, b, self.geometry(part), y, algorithm, relu)
-        return out
+        return self._to_image("forward", x, weight, bias, geometry, out, algorithm, relu)
 
     def grad_input(
         self,
@@ -129,14 +121,32 @@ class Converted(Backend):
         relu: bool = False,
     ) -> Array:
         """Correlate ``grad_output`` with the flipped filters."""
-        g, ndim = geometry, len(weight.shape) - 2
+        return self._to_image(
+            "grad_input", grad_output, weight, bias, geometry, out, algorithm, relu
+        )
+
+    def _to_image(
+        self,
+        map_name: str,
+        source: Array,
+        weight: Array,
+        bias: Array | None,
+        g: ConvGeometry,
+        out: Array,
+        algorithm: str,
+        relu: bool,
+    ) -> Array:
+        """A map from the images ``source`` to the images ``out``."""
+        compute, ndim = getattr(self.backend, map_name), len(weight.shape) - 2
         if relu:
             check_ordered(self.numbers.x)
         w, b = self.filters(weight, g), self.bias(bias)
-        for part, gradients, results in parts_of(g, self.at_a_time(g), grad_output, out):
-            dy = self.image(gradients, part.y_shape, part, ndim)
-            with self.image_result(results, part.x_shape, part, ndim) as dx:
-                self.backend.grad_input(dy, w, b, self.geometry(part), dx, algorithm, relu)
+        for part, images, results in parts_of(g, self.at_a_time(g), source, out):
+            shapes = part.x_shape, part.y_shape
+            seen, written = shapes if map_name == "forward" else shapes[::-1]
+            wide = self.image(images, seen, part, ndim)
+            with self.image_result(results, written, part, ndim) as sums:
+                compute(wide, w, b, self.geometry(part), sums, algorithm, relu)
         return out
 
     def grad_weight(

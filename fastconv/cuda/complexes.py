@@ -35,7 +35,7 @@ class Complex(Converted):
         return g.of_parts
 
     def image(self, image: Array, grouped: Ints, g: ConvGeometry, ndim: int) -> Array:
-        return self._parts(image, _channels(image, g, ndim))
+        return self._parts(image, _channels(image, g.channels_last, ndim))
 
     def bias(self, bias: Array | None) -> Array | None:
         return None if bias is None else self._parts(bias, 0)
@@ -55,7 +55,7 @@ class Complex(Converted):
         if dtype_of(out) == self.sums:
             yield out
             return
-        axis = _channels(out, g, ndim)
+        axis = _channels(out, g.channels_last, ndim)
         sums = empty_like(out, _doubled(out, axis), self.sums)
         yield sums
         self._join(sums, out, axis)
@@ -75,8 +75,7 @@ class Complex(Converted):
 
     def grad_bias(self, grad_output: Array, shape: Ints, channels_last: bool) -> Array:
         """Sum ``grad_output`` by channel."""
-        ndim = len(shape) - 2
-        axis = len(grad_output.shape) - 1 - (0 if channels_last else ndim)
+        axis = _channels(grad_output, channels_last, len(shape) - 2)
         parts = (shape[0], 2 * shape[1], *shape[2:])
         sums = self.backend.grad_bias(self._parts(grad_output, axis), parts, channels_last)
         out = empty_like(grad_output, shape[1:2])
@@ -122,9 +121,9 @@ class Complex(Converted):
         )
 
 
-def _channels(image: Array, g: ConvGeometry, ndim: int) -> int:
+def _channels(image: Array, channels_last: bool, ndim: int) -> int:
     """The axis of an image, as the caller has it, that has the channels."""
-    return len(image.shape) - 1 - (0 if g.channels_last else ndim)
+    return len(image.shape) - 1 - (0 if channels_last else ndim)
 
 
 def _doubled(array: Array, axis: int) -> Ints:

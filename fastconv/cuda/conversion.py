@@ -1,6 +1,5 @@
 """Numbers of one dtype as those of another: rounded once or, integers, modulo 2**bits."""
 
-from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,8 +7,9 @@ from numba import cuda
 from numba.cuda import types
 
 from .arrays import Operand, stream_of
+from .elementwise import launch
 from .intrinsics import bits_of, single_of
-from .kernel import WIDE, blocks_for, kernel, word_of
+from .kernel import WIDE, kernel, word_of
 from .reference import offset, unravel
 
 DType = np.dtype[Any]
@@ -120,14 +120,5 @@ def gather_filters(_conversion, _wide):
 
 def convert(source: Operand, target: Operand, conversion: Conversion, like: Any) -> None:
     """``target[i] = source[i]``, on the stream of ``like``; real numbers, or parts of complex."""
-    missing = 6 - len(source.shape)
-    convert_elements.of(conversion).launch(
-        word_of(conversion.target),
-        stream_of(like),
-        blocks_for(prod(source.shape)),
-        source.pointer,
-        target.pointer,
-        (0,) * missing + source.strides,
-        (0,) * missing + target.strides,
-        (1,) * missing + source.shape,
-    )
+    dtype = word_of(conversion.target)
+    launch(convert_elements.of(conversion), (source, target), dtype, stream_of(like))

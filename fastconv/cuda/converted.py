@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from .. import converted, cuda
-from ..dtypes import Numbers, check_ordered
+from ..dtypes import Numbers
 from ..geometry import ConvGeometry, Ints
 from ..plan.cuda import dtype_for, explain_choice, precision_for
 from .arrays import dtype_of, empty_like, operand
 from .conversion import Conversion, convert
 from .elementwise import mask_into
+from .kernel import word_of
 
 Array = Any
 
@@ -64,7 +65,8 @@ class Converted(converted.Converted):
 
     def mask(self, a: Array, y: Array) -> Array:
         """A new array: ``a`` where ``y``, of the same shape, is above 0 or NaN, 0 elsewhere."""
-        check_ordered(self.numbers.x)
+        if word_of(self.numbers.x) == self.numbers.x:  # the kernel reads them as they are
+            return cuda.mask(a, y)
         out = empty_like(a, tuple(a.shape))
         with self.summed(out) as masked:
             mask_into(masked, self.wide(a), self.wide(y))
@@ -80,42 +82,25 @@ class Integers(Converted):
         """The array for the result."""
         return cuda.result_like(x, shape, out, inputs, self.numbers.result)
 
-    def forward(
+    def _to_image(
         self,
-        x: Array,
+        map_name: str,
+        source: Array,
         weight: Array,
         bias: Array | None,
-        geometry: ConvGeometry,
+        g: ConvGeometry,
         out: Array,
         algorithm: str,
-        relu: bool = False,
+        relu: bool,
     ) -> Array:
-        """Correlate ``x`` with ``weight``."""
-        super().forward(x, weight, bias, geometry, out, algorithm)
-        return self._activated(out, relu)
-
-    def grad_input(
-        self,
-        grad_output: Array,
-        weight: Array,
-        bias: Array | None,
-        geometry: ConvGeometry,
-        out: Array,
-        algorithm: str,
-        relu: bool = False,
-    ) -> Array:
-        """Correlate with the flipped filters: the transposed convolution."""
-        super().grad_input(grad_output, weight, bias, geometry, out, algorithm)
-        return self._activated(out, relu)
+        """A map from the images ``source`` to the images ``out``."""
+        super()._to_image(map_name, source, weight, bias, g, out, algorithm, False)
+        if relu:  # their own bits say what is below zero: those of their sums may not
+            mask_into(out, out, out)
+        return out
 
     def max_pool(
         self, x: Array, geometry: ConvGeometry, ndim: int, out: Array, indexed: bool
     ) -> Array | None:
         """Write the largest numbers of windows into ``out``; return their indices, if wanted."""
         return cuda.max_pool(x, geometry, ndim, out, indexed)  # which needs no sums
-
-    def _activated(self, out: Array, relu: bool) -> Array:
-        """``out``, whose own bits say what is below zero: those of its sums may not."""
-        if relu:
-            mask_into(out, out, out)
-        return out

@@ -3,6 +3,7 @@
 from math import prod
 from typing import Any
 
+import numpy as np
 from numba import cuda
 
 from ..geometry import Ints
@@ -45,8 +46,9 @@ def mask_elements(wide):
 
 def copy(source: Operand, target: Operand, like: Array) -> None:
     """``target[i] = source[i]`` for the indices that ``source`` has; a stride of 0 repeats."""
+    dtype, stream = word_of(dtype_of(like)), stream_of(like)
     for word in range(dtype_of(like).itemsize // source.itemsize):
-        _launch(copy_elements, (source.moved(word), target.moved(word)), like)
+        launch(copy_elements, (source.moved(word), target.moved(word)), dtype, stream)
 
 
 def mask(a: Array, y: Array) -> Array:
@@ -58,16 +60,18 @@ def mask(a: Array, y: Array) -> Array:
 
 def mask_into(out: Array, a: Array, y: Array) -> None:
     """The same, written to ``out``, which may be ``a`` or ``y``."""
-    _launch(mask_elements, (operand(a), operand(y), operand(out)), a)
+    launch(mask_elements, (operand(a), operand(y), operand(out)), dtype_of(a), stream_of(a))
 
 
-def _launch(elementwise: Kernel, operands: tuple[Operand, ...], like: Array) -> None:
-    """Run a kernel for all indices of the first operand, on the stream of ``like``."""
+def launch(
+    elementwise: Kernel, operands: tuple[Operand, ...], dtype: np.dtype[Any], stream: int
+) -> None:
+    """Run the kernel of a dtype for all indices of the first operand."""
     shape = operands[0].shape
     missing = 6 - len(shape)
     elementwise.launch(
-        word_of(dtype_of(like)),
-        stream_of(like),
+        dtype,
+        stream,
         blocks_for(prod(shape)),
         *[each.pointer for each in operands],
         *[(0,) * missing + each.strides for each in operands],
