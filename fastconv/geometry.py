@@ -94,6 +94,12 @@ class ConvGeometry:
         )
 
     @cached_property
+    def is_pointwise(self) -> bool:
+        """Whether each output pixel is made of the input pixel at its place."""
+        unmoved = self.before == self.after == (0, 0, 0)
+        return prod(self.kernel) == prod(self.stride) == 1 and unmoved
+
+    @cached_property
     def padded(self) -> "ConvGeometry":
         """The same map of images to which the padding belongs; itself where that is zeros."""
         if self.padding_mode == "zeros":

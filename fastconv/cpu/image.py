@@ -37,6 +37,8 @@ class ImageBlocks:
         Block shape (N, O, P, Q), as ``blocks.block_shape`` makes it.
     width : int
         Numbers in a vector.
+    copied : bool
+        Whether to copy what blocks see also where no padding calls for it.
     """
 
     def __init__(
@@ -50,11 +52,12 @@ class ImageBlocks:
         channels: int,
         block: Ints,
         width: int,
+        copied: bool = False,
     ) -> None:
         extents = x.shape[3:]
         pixels = (y.shape[0], *y.shape[3:])
         reach = [(r - 1) * d + 1 for r, d in zip(taps, dilation, strict=True)]
-        self.padded = any(
+        self.padded = copied or any(
             b > 0 or (p - 1) * s + r - b > n
             for b, p, s, r, n in zip(before, pixels[1:], stride, reach, extents, strict=True)
         )

@@ -237,14 +237,29 @@ def store_even(typingctx, x, i, value):
     return types.void(x, types.intp, vector), codegen
 
 
+def _prefetch(builder: Any, address: Any, locality: int) -> None:
+    read, data = I32(0), I32(1)
+    address = builder.bitcast(address, ir.IntType(8).as_pointer())
+    _call(builder, "llvm.prefetch.p0", ir.VoidType(), [address, read, I32(locality), data])
+
+
 @intrinsic
 def prefetch(typingctx, x, i):
     """Ask for the cache line of ``x[i]``, which need not exist."""
 
     def codegen(context, builder, sig, args):
-        address = builder.bitcast(_address(context, builder, x, *args), ir.IntType(8).as_pointer())
-        read, keep, data = I32(0), I32(3), I32(1)
-        _call(builder, "llvm.prefetch.p0", ir.VoidType(), [address, read, keep, data])
+        _prefetch(builder, _address(context, builder, x, *args), 3)
+        return context.get_dummy_value()
+
+    return types.void(x, types.intp), codegen
+
+
+@intrinsic
+def prefetch_nearby(typingctx, x, i):
+    """Like ``prefetch``, into the second-level cache and not the first."""
+
+    def codegen(context, builder, sig, args):
+        _prefetch(builder, _address(context, builder, x, *args), 2)
         return context.get_dummy_value()
 
     return types.void(x, types.intp), codegen

@@ -24,6 +24,8 @@ from .simd import (
     lanes,
     load,
     pointer,
+    prefetch_nearby,
+    rolled,
     store,
     store_far,
     tile,
@@ -42,6 +44,10 @@ MAX_COLS = 4 if VECTOR_REGISTERS == 32 else 2
 # fewer vectors take as many, for how wide the panel of a pixel is may depend on the number of
 # threads, and how its sum is cut must not.
 STEPS = 2 * L1_BYTES // 3 // (MAX_COLS * VECTOR_BITS // 8)
+
+# Tiles between asking for their rows and taking them. 1x1 layers of 16 to 96 channels, 112x112,
+# grad_input, took 0.68 of the time with 1 and 0.63 with 2; 64 to 64, 56x56, 0.87 and 0.89.
+AHEAD = 2
 
 
 @inline
@@ -96,8 +102,34 @@ def _accumulate_columns(factors, down, across, sums, cols, far):
 
 
 @device
+def _ask_for_rows(x, table, rows, end, steps, depth):
+    # Steps pass over neighbours in memory, so one in each vector asks for all.
+    for row in range(rows, min(rows + ROWS, end)):
+        rolled()
+        place = pointer(x, element(table, row))
+        for step in range(steps, steps + depth, lanes(x)):
+            rolled()
+            prefetch_nearby(place, element(table, step))
+
+
+@device
 def accumulate(
-    x, table, rows, count, steps, depth, panel, row_pitch, down, across, out, pitch, add, relu, cols
+    x,
+    table,
+    rows,
+    count,
+    steps,
+    depth,
+    panel,
+    row_pitch,
+    down,
+    across,
+    out,
+    pitch,
+    add,
+    relu,
+    cols,
+    unseen=False,
 ):
     """``out[i, :] (+)= sum_s x[table[rows + i] + table[steps + s]] * panel[s, :]``.
 
@@ -122,6 +154,9 @@ def accumulate(
         Whether to put 0 for what is below it in the end.
     cols : int
         Vectors in a row of ``panel`` and ``out``, 1 to MAX_COLS.
+    unseen : bool
+        Whether to ask for rows of ``x`` some time before they are needed, for they may lie in
+        memory: long pieces of neighbours, and nothing the processor would foresee.
     """
     for first in range(0, depth, STEPS):
         span = min(STEPS, depth - first)
@@ -130,6 +165,9 @@ def accumulate(
         for i in range(0, count, ROWS):
             factors = x, table, rows + i, rows + count - 1, steps + first, span, part, row_pitch
             sums = pointer(out, i * pitch), pitch, i, more, end
+            if unseen:
+                begin = rows + i + AHEAD * ROWS
+                _ask_for_rows(x, table, begin, rows + count, steps + first, span)
             _accumulate_columns(factors, down, across, sums, cols, False)
 
 
