@@ -41,6 +41,7 @@ FILTER_CHUNK = 16
     CHANNELS,  # C/G
     PLANES,  # of a filter, T
     DEPTH,  # channels rounded up to vectors
+    POINT_PITCH,  # numbers from a panel's filters at one point to those at the next
     COLS,  # vectors in a row of a panel
     PANELS,  # panels to a group
     SHARES,  # tasks among which the panels of one block are divided
@@ -74,7 +75,7 @@ FILTER_CHUNK = 16
     SLOT,
     SUMS,
     LINE,
-) = range(37)
+) = range(38)
 
 
 @device
@@ -133,7 +134,8 @@ def transform_filters(task, slot, size, table, x, weight, bias, y, work):
     chunks = (slices + FILTER_CHUNK - 1) // FILTER_CHUNK
     part, chunk = divmod(task, chunks)
     group, index = divmod(part, size[PANELS])
-    panel = pointer(work, part * POINTS * POINTS * depth * row)
+    pitch = size[POINT_PITCH]
+    panel = pointer(work, part * POINTS * POINTS * pitch)
     taps = pointer(work, size[SLOTS] + slot * size[SLOT])
     for j in range(0, row, width):
         filter_ = index * row + j
@@ -159,8 +161,8 @@ def transform_filters(task, slot, size, table, x, weight, bias, y, work):
                 zero(work),
                 False,
                 pointer(panel, number * row + j),
-                POINTS * depth * row,
-                depth * row,
+                POINTS * pitch,
+                pitch,
             )
 
 
@@ -205,7 +207,7 @@ def winograd_block(task, slot, size, table, x, weight, bias, y, work):
         tiles += table[line + TILES]
 
     for part in range(share * panels // size[SHARES], (share + 1) * panels // size[SHARES]):
-        panel = pointer(work, (group * panels + part) * points * depth * row)
+        panel = pointer(work, (group * panels + part) * points * size[POINT_PITCH])
         for point in range(points):
             accumulate(
                 pointer(seen, point * plane),
@@ -214,7 +216,7 @@ def winograd_block(task, slot, size, table, x, weight, bias, y, work):
                 tiles,
                 size[STEP_OFFSETS],
                 planes * channels,
-                pointer(panel, point * depth * row),
+                pointer(panel, point * size[POINT_PITCH]),
                 row,
                 None,
                 None,
@@ -332,7 +334,8 @@ def correlate(
 
     tables = Tables()
     line_table = tables.add(lines)
-    slots = groups * panels * points * depth * row
+    pitch = spread(depth * row, width)
+    slots = groups * panels * points * pitch
     seen = points * tiles * depth
     sums = points * tiles * row
     line_buffer = POINTS * (per_line * OUTPUTS + TAPS - 1) * width
@@ -342,6 +345,7 @@ def correlate(
         channels,
         planes,
         whole,
+        pitch,
         cols,
         panels,
         shares,
