@@ -95,9 +95,8 @@ class ConvGeometry:
 
     @cached_property
     def is_pointwise(self) -> bool:
-        """Whether each output pixel is made of the input pixel at its place."""
-        unmoved = self.before == self.after == (0, 0, 0)
-        return prod(self.kernel) == prod(self.stride) == 1 and unmoved
+        """Whether each output pixel is made of one input pixel, and no padding of any."""
+        return prod(self.kernel) == 1 and self.before == self.after == (0, 0, 0)
 
     @cached_property
     def padded(self) -> "ConvGeometry":

@@ -187,7 +187,7 @@ def fills_more_swapped(shape: Ints, dtype: np.dtype[Any]) -> bool:
 
     With 1x1 filters ``dy`` and ``x`` can change places, for the gradient transposed. 96 channels
     and 24 filters are 6 vectors by 24 rows then, none in vain, not 2 vectors by 96 rows: 0.7 of the
-    time.
+    time. Of the same work the one with fewer lanes took 0.9 to 1.0.
     """
     _, filters, channels, *_ = shape
     width = VECTOR_BITS // 8 // dtype.itemsize
@@ -195,7 +195,7 @@ def fills_more_swapped(shape: Ints, dtype: np.dtype[Any]) -> bool:
     def work(lanes: int, rows: int) -> float:
         return vectors(lanes, width, columns(lanes, width, MAX_COLS)) * ceil(rows / ROWS)
 
-    return work(channels, filters) < work(filters, channels)
+    return (work(channels, filters), channels) < (work(filters, channels), filters)
 
 
 @Engine

@@ -73,10 +73,13 @@ def jobs_of(
     elif map_name == "grad_weight":
         dy, x = grouped_image(a, g.y_shape, g), grouped_image(b, g.x_shape, g)
         dw = out.reshape(g.weight_shape)
-        products = _WEIGHT[algorithm] is direct_weight.grad_weight
-        if products and g.is_pointwise and direct_weight.fills_more_swapped(dw.shape, dw.dtype):
-            dy, x, dw = x, dy, dw.swapaxes(1, 2)
-        yield Job(_WEIGHT[algorithm], dy, x, dw, (g.stride, g.before, g.dilation))
+        engine, stride = _WEIGHT[algorithm], g.stride
+        if engine is direct_weight.grad_weight and g.is_pointwise:
+            d, h, w = stride
+            x, stride = x[..., ::d, ::h, ::w], ONES
+            if direct_weight.fills_more_swapped(dw.shape, dw.dtype):
+                dy, x, dw = x, dy, dw.swapaxes(1, 2)
+        yield Job(engine, dy, x, dw, (stride, g.before, g.dilation))
     else:
         dy, dx = grouped_image(a, g.y_shape, g), grouped_image(out, g.x_shape, g)
         yield from _grad_input(dy, b.reshape(g.weight_shape), dx, g, algorithm, biased, relu)

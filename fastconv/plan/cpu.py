@@ -103,10 +103,11 @@ def _best(map_name: str, g: ConvGeometry, dtype: np.dtype[Any]) -> Choice:
     if g.channels_last:
         # Nothing to transpose: on 1x1 layers 0.5 to 0.7 of the time of "gemm", which has to.
         return Choice("direct", "channels are last, and pass through the lanes as they lie")
-    if g.is_pointwise and map_name != "grad_weight" and prod(g.output) >= GEMM_PIXELS:
+    pointwise = g.is_pointwise and prod(g.stride) == 1
+    if pointwise and map_name != "grad_weight" and prod(g.output) >= GEMM_PIXELS:
         return Choice("gemm", f"1x1 filters on {prod(g.output)} pixels: a product of matrices")
     pixels = g.batch * prod(g.input)
-    if g.is_pointwise and map_name == "grad_input" and pixels <= FEW_PIXELS:
+    if pointwise and map_name == "grad_input" and pixels <= FEW_PIXELS:
         return Choice("gemm", f"{pixels} pixels do not make up for packing the filters")
     depth, width = _sums(map_name, g)
     unit, wide = prod(g.stride) == 1, across >= 2 * lanes
