@@ -3,6 +3,8 @@
 import platform
 from pathlib import Path
 
+from llvmlite.binding import get_host_cpu_name
+from numba import config
 from numba.core.registry import cpu_target
 
 KIB = 1024
@@ -37,6 +39,9 @@ def _cache_bytes(level: int, default: int, folder: Path = CACHES) -> int:
 
 
 VECTOR_BITS = _vector_bits(_features())
+# Whether such vectors pass through the processor in two halves, so that a core multiplies and adds
+# one in a cycle and not two.
+VECTOR_HALVES = VECTOR_BITS == 512 and (config.CPU_NAME or get_host_cpu_name()) == "znver4"
 VECTOR_REGISTERS = 32 if VECTOR_BITS == 512 or platform.machine() in ("aarch64", "arm64") else 16
 # Of the second-level cache, the half that blocks may fill: the other half is for what passes
 # through it, or for a second thread of the core. With all of 1 MiB, 3x3 layers of 56x56 pixels took
