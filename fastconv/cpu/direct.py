@@ -112,51 +112,35 @@ def _kernel(far: bool) -> Kernel:
                 y, group * size[Y_GROUP] + first * size[Y_FILTER] + table[block + RESULT]
             )
             valid = size[FILTERS] - first
-            if size[IN_PLACE] and valid >= row:
-                run, i = size[Y_RUNS], 0
-                while i < pixels:
+            in_place = size[IN_PLACE] > 0 and valid >= row
+            run, i = size[Y_RUNS], 0
+            while i < pixels:
+                length, place, pitch = pixels, sums, row
+                if in_place:
                     run += 1
                     length = min(element(table, run), pixels) - i
                     place = pointer(result, element(table, size[Y_OFFSETS] + i))
-                    start, pitch, relu = size[X_PIXELS] + i, size[Y_STEP], size[RELU] > 0
-                    factors = image, table, start, length, size[X_STEPS], depth, steps, row
-                    if far and pitch % width == 0 and is_aligned(place):
-                        accumulate_far(*factors, None, panel, place, pitch, relu, cols)
-                    else:
-                        sums_there = None, panel, place, pitch, False, relu, cols
-                        accumulate(*factors, *sums_there, unseen)
-                    i += length
-                continue
-            accumulate(
-                image,
-                table,
-                size[X_PIXELS],
-                pixels,
-                size[X_STEPS],
-                depth,
-                steps,
-                row,
-                None,
-                panel,
-                sums,
-                row,
-                False,
-                size[RELU] > 0,
-                cols,
-                unseen,
-            )
-            unpack_panel(
-                sums,
-                cols,
-                pixels,
-                result,
-                size[Y_FILTER],
-                valid,
-                table,
-                size[Y_OFFSETS],
-                size[Y_RUNS],
-                size[Y_STEP],
-            )
+                    pitch = size[Y_STEP]
+                start, relu = size[X_PIXELS] + i, size[RELU] > 0
+                factors = image, table, start, length, size[X_STEPS], depth, steps, row
+                if far and pitch % width == 0 and is_aligned(place):
+                    accumulate_far(*factors, None, panel, place, pitch, relu, cols)
+                else:
+                    accumulate(*factors, None, panel, place, pitch, False, relu, cols, unseen)
+                i += length
+            if not in_place:
+                unpack_panel(
+                    sums,
+                    cols,
+                    pixels,
+                    result,
+                    size[Y_FILTER],
+                    valid,
+                    table,
+                    size[Y_OFFSETS],
+                    size[Y_RUNS],
+                    size[Y_STEP],
+                )
 
     return Kernel(correlate_block)
 

@@ -10,7 +10,7 @@ from math import prod
 import numpy as np
 
 from .blocks import Ints, Table, corners, offsets, spread
-from .kernel import device
+from .kernel import once
 from .packing import pack_image, pack_pixels
 from .simd import element, pointer
 from .views import Layout
@@ -112,7 +112,7 @@ def _pitch(channels: int, box: list[int], channels_last: bool, width: int) -> In
     return (channels * channel, channel, box[1] * box[2], box[2], 1)
 
 
-@device
+@once
 def see_block(x, size, table, block, group, channel, channels, slab):
     """Pointer from which the offsets of a block count, after packing it into ``slab`` if needed.
 

@@ -10,7 +10,7 @@ channels. Positions are listed as offsets in a table, cut into *runs* of equal s
 ``blocks.runs``); where the step is 1, a transpose in registers moves as many positions as lanes.
 """
 
-from .kernel import device
+from .kernel import device, once
 from .simd import (
     element,
     lanes,
@@ -86,7 +86,7 @@ def pack_line(source, stride, first, step, start, stop, target, count):
     clear(pointer(target, stop), count - stop)
 
 
-@device
+@once
 def pack_image(source, strides, extents, corner, images, channels, box, target, pitch):
     """Copy a box of an image, which may stick out of it on any side, zero outside.
 
@@ -136,7 +136,7 @@ def pack_image(source, strides, extents, corner, images, channels, box, target, 
                         store(line, i, zero(target))
 
 
-@device
+@once
 def pack_pixels(source, strides, extents, corner, images, channels, box, target, pitch):
     """Like ``pack_image``, for strides of 1 along the channels of ``source`` and ``target``."""
     width = lanes(target)
@@ -376,7 +376,7 @@ def scatter_lines(source, pitch, count, table, offsets, run, step, begin, end, t
     return run
 
 
-@device
+@once
 def pack_panel(source, distance, valid, table, offsets, runs, step, count, target, cols):
     """``target[i, lane] = source[table[offsets + i] + lane * distance]``, 0 from lane ``valid`` on.
 
@@ -414,7 +414,7 @@ def pack_panel(source, distance, valid, table, offsets, runs, step, count, targe
             i += length
 
 
-@device
+@once
 def unpack_panel(source, cols, count, target, distance, valid, table, offsets, runs, step):
     """``target[table[offsets + i] + lane * distance] = source[i, lane]`` for ``valid`` lanes.
 
