@@ -74,7 +74,7 @@ def jobs_of(
         dy, x = grouped_image(a, g.y_shape, g), grouped_image(b, g.x_shape, g)
         dw = out.reshape(g.weight_shape)
         engine, stride = _WEIGHT[algorithm], g.stride
-        if engine is direct_weight.grad_weight and g.is_pointwise:
+        if engine is direct_weight.grad_weight and g.is_pointwise:  # of the pixels that are seen
             d, h, w = stride
             x, stride = x[..., ::d, ::h, ::w], ONES
             if direct_weight.fills_more_swapped(dw.shape, dw.dtype):
