@@ -1,0 +1,57 @@
+"""Gradients of 1x1 filters: of copied pixels or of those that lie in x, lanes of either kind."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import fastconv
+from fastconv.cpu import direct_weight
+from fastconv.cpu.jobs import jobs_of
+from fastconv.geometry import conv_geometry
+
+from .cases import assert_close, data
+
+# As many pixels as are copied where channels crowd the caches: 256 of float32 or float64 do, 224 of
+# float32 do not. Filters that are lanes, and some that are rows; strides that leave pixels unseen.
+LAYERS = [
+    ((2, 256, 33, 33), 24, (1, 1)),
+    ((2, 256, 33, 33), 300, (1, 1)),
+    ((2, 224, 33, 33), 24, (1, 1)),
+    ((2, 256, 66, 35), 20, (2, 1)),
+    ((2, 24, 65, 99), 256, (2, 3)),
+]
+
+
+@pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
+@pytest.mark.parametrize(("x_shape", "filters", "stride"), LAYERS)
+def test_gradient_of_filters(x_shape, filters, stride, data_format, dtype, rng):
+    x = data(rng, x_shape, dtype)
+    seen = x[:, :, :: stride[0], :: stride[1]]
+    dy = data(rng, (x_shape[0], filters, *seen.shape[2:]), dtype)
+    expected = np.einsum("nkhw,nchw->kc", dy.astype("f8"), seen.astype("f8"), optimize=True)
+    if data_format == "channels_last":
+        x, dy = (np.ascontiguousarray(np.moveaxis(a, 1, -1)) for a in (x, dy))
+    dw = np.full((filters, x_shape[1], 1, 1), np.nan, dtype)
+    fastconv.conv2d_grad_weight(
+        dy, x, dw.shape, stride, algorithm="direct", data_format=data_format, out=dw
+    )
+    assert_close(dw[..., 0, 0], expected)
+
+
+@pytest.mark.parametrize(("filters", "channels", "swapped"), [(24, 96, True), (96, 24, False)])
+def test_lanes_are_those_that_fill_more(filters, channels, swapped):
+    if direct_weight.VECTOR_BITS != 512:
+        pytest.skip("what fills more depends on the width of vectors")
+    shape = (1, filters, channels, 1, 1, 1)
+    assert direct_weight.fills_more_swapped(shape, np.dtype(np.float32)) is swapped
+
+
+def test_shifted_pixels_keep_their_places():
+    # Cropped on one side and padded on the other, an image has as many pixels as its result.
+    g = conv_geometry(2, (1, 96, 9, 9), (24, 96, 1, 1), (1, 1), ((-1, 1), (0, 0)), (1, 1), 1)
+    assert not g.is_pointwise
+    g = replace(g, channels_last=True)
+    dy, x, dw = (np.ones(s, "f4") for s in ((1, 9, 9, 24), (1, 9, 9, 96), (24, 96, 1, 1)))
+    (job,) = jobs_of("grad_weight", dy, x, dw, g, "direct")
+    assert np.may_share_memory(job.a, dy)
