@@ -123,7 +123,7 @@ def _kernel(far: bool) -> Kernel:
                     pitch = size[Y_STEP]
                 start, relu = size[X_PIXELS] + i, size[RELU] > 0
                 factors = image, table, start, length, size[X_STEPS], depth, steps, row
-                if far and pitch % width == 0 and is_aligned(place):
+                if far and in_place and pitch % width == 0 and is_aligned(place):
                     accumulate_far(*factors, None, panel, place, pitch, relu, cols)
                 else:
                     accumulate(*factors, None, panel, place, pitch, False, relu, cols, unseen)
