@@ -2,9 +2,8 @@
 
 import platform
 from pathlib import Path
+from typing import Any
 
-from llvmlite.binding import get_host_cpu_name
-from numba import config
 from numba.core.registry import cpu_target
 
 KIB = 1024
@@ -12,9 +11,14 @@ KIB = 1024
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")  # on Linux
 
 
+def _codegen() -> Any:
+    """What Numba compiles with, which knows the processor or what the environment says of it."""
+    return cpu_target.target_context.codegen()
+
+
 def _features() -> str:
     """LLVM's feature string, the one Numba compiles for (``NUMBA_CPU_FEATURES`` included)."""
-    return str(cpu_target.target_context.codegen()._tm_features)
+    return str(_codegen()._tm_features)
 
 
 def _vector_bits(features: str) -> int:
@@ -41,7 +45,7 @@ def _cache_bytes(level: int, default: int, folder: Path = CACHES) -> int:
 VECTOR_BITS = _vector_bits(_features())
 # Whether such vectors pass through the processor in two halves, so that a core multiplies and adds
 # one in a cycle and not two.
-VECTOR_HALVES = VECTOR_BITS == 512 and (config.CPU_NAME or get_host_cpu_name()) == "znver4"
+VECTOR_HALVES = VECTOR_BITS == 512 and _codegen()._get_host_cpu_name() == "znver4"
 VECTOR_REGISTERS = 32 if VECTOR_BITS == 512 or platform.machine() in ("aarch64", "arm64") else 16
 # Of the second-level cache, the half that blocks may fill: the other half is for what passes
 # through it, or for a second thread of the core. With all of 1 MiB, 3x3 layers of 56x56 pixels took

@@ -26,7 +26,7 @@ from .tile import MAX_COLS, ROWS, accumulate, accumulate_far
 from .views import Layout
 
 # Pixels to a block that are not divided further to fit into a cache. Strided 3x3 layers of
-# ResNet-50 took 0.92 to 0.98 of the time of blocks of 64 pixels that fill a quarter of the cache.
+# ResNet-50 took 0.92 to 1.0 of the time of blocks of 64 pixels that fill a quarter of the cache.
 FEW_PIXELS = 256
 
 # Fields of `size` after those of the image.

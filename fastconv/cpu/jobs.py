@@ -74,7 +74,8 @@ def jobs_of(
         dy, x = grouped_image(a, g.y_shape, g), grouped_image(b, g.x_shape, g)
         dw = out.reshape(g.weight_shape)
         engine, stride = _WEIGHT[algorithm], g.stride
-        if engine is direct_weight.grad_weight and g.is_pointwise:  # of the pixels that are seen
+        if engine is direct_weight.grad_weight and g.is_pointwise:
+            # Filters meet every stride-th pixel and no other, for which stride 1 is left.
             d, h, w = stride
             x, stride = x[..., ::d, ::h, ::w], ONES
             if direct_weight.fills_more_swapped(dw.shape, dw.dtype):

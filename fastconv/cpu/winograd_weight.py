@@ -51,7 +51,6 @@ CHUNK = 16
     FILTERS,  # K/G
     CHANNELS,  # C/G
     PLANES,  # of a filter, T
-    DEPTH,  # channels rounded up to vectors
     COLS,  # vectors in a row of a panel
     PANELS,  # panels to a group
     PARTS,  # tasks among which they are divided
@@ -87,7 +86,7 @@ CHUNK = 16
     SLOT,
     TAPS_AT,
     LINE,
-) = range(39)
+) = range(38)
 
 
 @Kernel
@@ -255,8 +254,7 @@ def grad_weight(
     width = VECTOR_BITS // 8 // dtype.itemsize
     groups, filters, channels, planes = dw.shape[:4]
     pixels = (dy.shape[0], *dy.shape[3:])
-    whole = ceil(channels / width) * width
-    depth = planes * whole
+    depth = planes * ceil(channels / width) * width
     cols = columns(filters, width, MAX_COLS)
     row = cols * width
     panels = ceil(filters / row)
@@ -290,7 +288,6 @@ def grad_weight(
         filters,
         channels,
         planes,
-        whole,
         cols,
         panels,
         parts,
