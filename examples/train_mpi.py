@@ -16,6 +16,7 @@ import hashlib
 import math
 import os
 import sys
+import time
 import traceback
 from dataclasses import dataclass
 from time import perf_counter
@@ -175,6 +176,8 @@ def main() -> None:
         # The other ranks wait for this one, for ever if they were not stopped.
         traceback.print_exc()
         print(f"rank {comm.rank} of {comm.size}: {error!r}", file=sys.stderr, flush=True)
+        # mpiexec passes a rank's words on, and at an Abort ends without those still on their way.
+        time.sleep(1)
         comm.Abort(1)
 
 
