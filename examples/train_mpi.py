@@ -16,10 +16,9 @@ import hashlib
 import math
 import os
 import sys
-import time
 import traceback
 from dataclasses import dataclass
-from time import perf_counter
+from time import perf_counter, sleep
 
 import numba
 import numpy as np
@@ -176,8 +175,8 @@ def main() -> None:
         # The other ranks wait for this one, for ever if they were not stopped.
         traceback.print_exc()
         print(f"rank {comm.rank} of {comm.size}: {error!r}", file=sys.stderr, flush=True)
-        # mpiexec passes a rank's words on, and at an Abort ends without those still on their way.
-        time.sleep(1)
+        # mpiexec passes these words on, but may end at an Abort before it has: once none arrived.
+        sleep(1)
         comm.Abort(1)
 
 
