@@ -282,6 +282,21 @@ def rolled(typingctx):
 
 
 @intrinsic
+def opaque(typingctx, number):
+    """The same integer, of which LLVM knows nothing: it unrolls no loop that takes one each step.
+
+    Unlike ``rolled`` it lets numbers of an array be read once, before the loop.
+    """
+
+    def codegen(context, builder, sig, args):
+        kind = ir.FunctionType(args[0].type, [args[0].type])
+        same = ir.InlineAsm(kind, "", "=r,0")
+        return builder.call(same, args, attrs=("convergent", "readnone"))
+
+    return number(number), codegen
+
+
+@intrinsic
 def load_first(typingctx, x, i, count):
     """Like ``load`` for the first ``count`` lanes; the others are zero and are not read."""
     vector = Vector(x.dtype)

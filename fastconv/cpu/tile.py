@@ -23,6 +23,7 @@ from .simd import (
     fma,
     lanes,
     load,
+    opaque,
     pointer,
     prefetch_nearby,
     rolled,
@@ -71,7 +72,9 @@ def _accumulate_rows(factors, down, across, sums, cols, far):
     for s in range(depth):
         for j in range(cols):
             row[0, j] = load(panel, s * row_pitch + j * width)
-        step = element(table, steps + s)
+        # Two steps at a time need more than 16 registers: 11 vectors of broadcasts went to the
+        # stack and back, and 1x1 layers took 1.7 times as long.
+        step = opaque(element(table, steps + s))
         for i in range(ROWS):
             value = broadcast(x, element(table, min(rows + i, last_row)) + step)
             for j in range(cols):
