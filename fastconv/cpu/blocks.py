@@ -1,6 +1,6 @@
 """Cutting a problem into blocks, and the offset tables that describe one block to the kernels."""
 
-from math import ceil
+from math import ceil, prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,29 @@ def block_shape(extents: Ints, room: int) -> Ints:
         if parts > 1:
             break
     return tuple(shape)
+
+
+def line_block(extents: Ints, room: int, rows: int, threads: int) -> Ints | None:
+    """Shape of blocks of a single line, at most ``room`` elements of it, or None for more lines.
+
+    They hold whole tiles of ``rows``, and as many of them as let threads that take one block after
+    the other end together.
+
+    >>> line_block((1, 1, 1, 3136), 256, 6, 2)
+    (1, 1, 1, 222)
+    """
+    *others, line = extents
+    if prod(others) > 1:
+        return None
+    if line <= room:
+        return extents
+
+    def last_to_end(block: int) -> int:
+        turns, rest = divmod(line // block, threads)
+        return turns * block + (block if rest else ceil(line % block / rows) * rows)
+
+    sizes = range(room - room % rows, room - room // 4, -rows)
+    return (*others, min(sizes, key=last_to_end))
 
 
 def corners(extents: Ints, block: Ints) -> Table:

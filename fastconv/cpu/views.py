@@ -58,18 +58,25 @@ def aligned(x: NDArray[Any]) -> NDArray[Any]:
 
 
 def flat(*layouts: Layout) -> tuple[Layout, ...]:
-    """The layouts with all pixels on one line, if all have the same and each holds them in one."""
+    """The layouts with all pixels on one line, if all have the same and each holds them in one.
+
+    So are those of all images, if in each layout these follow one another.
+    """
+    in_a_row = True
     for shape, strides in layouts:
         line = strides[5]
         in_line = strides[3:5] == (shape[4] * shape[5] * line, shape[5] * line)
         if not in_line or shape[3:] != layouts[0].shape[3:]:
             return layouts
-    return tuple(
-        [
-            Layout((*shape[:3], 1, 1, prod(shape[3:])), (*strides[:3], 0, 0, strides[5]))
-            for shape, strides in layouts
-        ]
-    )
+        in_a_row = in_a_row and strides[0] == prod(shape[3:]) * line
+    lines = []
+    for shape, strides in layouts:
+        images, pixels = shape[0], prod(shape[3:])
+        if in_a_row:
+            images, pixels = 1, images * pixels
+        flattened = (images, *shape[1:3], 1, 1, pixels)
+        lines.append(Layout(flattened, (*strides[:3], 0, 0, strides[5])))
+    return tuple(lines)
 
 
 def lanes_merged(*layouts: Layout) -> tuple[Layout, ...]:
