@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..host import VECTOR_BITS
+from ..host import L2_BYTES, VECTOR_BITS
 from .blocks import Ints, Tables, block_shape, columns, offsets, runs, spread, vectors
 from .driver import Plan
 from .engine import Engine
@@ -24,13 +24,19 @@ from .simd import lanes, load, pointer, store
 from .tile import MAX_COLS, ROWS, accumulate
 from .views import Layout
 
-# Pixels to a block: a panel of 256 x 64 floats is 64 KiB.
-BLOCK_PIXELS = 256
+# Pixels to a block. With each comes a row of the panel and a line of x, of which 6 numbers are
+# used: where a row is a line, too, 128 of either fill half a first-level cache of 32 KiB. Of the
+# time of 256 pixels 1x1 layers took 0.97. Wide vectors bear a panel of 256 x 64 floats, 64 KiB.
+BLOCK_PIXELS = 256 if VECTOR_BITS == 512 else 128
 # Sums for one panel that one task keeps: 1024 x 64 floats are 256 KiB. It takes as many panels as
 # keep its sums in a cache, so that a block of x serves them all: with one, a 1x1 layer of 512
 # filters read x 8 times from memory and took twice as long.
 TASK_ROWS = 1024
 SUMS_BYTES = 2**20
+# Nor does it take more channels than such that a block of x stays in the second-level cache while
+# panels of one line in a row pass over it; with wider ones, which are fewer, that has not been
+# tried. 1x1 layers of 512 and more channels at 7x7 took 0.7 to 0.8 of the time.
+TASK_CHANNELS = TASK_ROWS if VECTOR_BITS == 512 else L2_BYTES // (4 * BLOCK_PIXELS)
 # Shares are made until there are this many tasks, each of some size, in bounded memory.
 TASKS = 16
 SHARE_OPERATIONS = 2_000_000
@@ -41,10 +47,12 @@ SHARES_BYTES = 16 * 2**20
 # channels take 1.06. So it is done where filters, or channels and taps, are this few.
 FEW = 128
 # Pixels that begin a multiple of so many bytes apart fall into few sets of the caches, and are read
-# again and again from beyond them. From a copy where they do not, 1x1 layers of 256 to 1024
-# channels at 14x14 to 56x56 took 0.85 to 0.95 of the time; but 1.05 to 1.1 with 320, 576 and 960
-# channels, which need none, and at 7x7, where a task has one block.
-CROWDED = 1024
+# again and again from beyond them; from a copy where they do not, if there are so many blocks of
+# them. 1x1 layers of 256 to 1024 channels at 14x14 to 56x56 took 0.85 to 0.95 of the time with wide
+# vectors, but 1.05 to 1.1 with 320, 576 and 960 channels, which need none. Of 32 KiB in 8 ways, 128
+# lines 256 bytes apart fill all ways of a quarter of the sets: with narrow vectors 64, 192 and 384
+# channels took 0.64 to 0.81 of the time, 512 to 2048 at 7x7 0.72 to 0.89, 320 and 576 there 1.2.
+CROWDED = ((1024, 8),) if VECTOR_BITS == 512 else ((1024, 4), (256, 8))
 # Vectors that a task of ``add_shares`` adds up.
 PIECE = 256
 
@@ -217,15 +225,22 @@ def grad_weight(
     cols = columns(filters, width, MAX_COLS)
     row = cols * width
     panels = ceil(filters / row)
-    chunks = ceil(channels / max(1, TASK_ROWS // taps))
+    chunks = ceil(channels / max(1, min(TASK_ROWS // taps, TASK_CHANNELS)))
+    # Rows that follow one another read what lies together in x: the channels of a tap, if channels
+    # are last there, and not the taps of a channel. Strided 3x3 layers took 0.77 to 0.87 of the
+    # time. A shorter chunk at the end would not be the beginning of such rows.
+    even = next(n for n in range(chunks, channels + 1) if channels % n == 0)
+    by_tap = x.strides[2] == 1 and even < 2 * chunks
+    if by_tap:
+        chunks = even
     chunk = ceil(channels / chunks)
     chunks = ceil(channels / chunk)
     sums = ceil(chunk * taps / ROWS) * ROWS * row
 
     block = block_shape(pixels, BLOCK_PIXELS)
-    crowded = x.strides[2] == 1 and x.strides[5] * dtype.itemsize % CROWDED == 0
-    many = prod(pixels) >= TASKS // 2 * BLOCK_PIXELS
-    copied = crowded and many and taps == prod(stride) == 1
+    apart, many = x.strides[5] * dtype.itemsize, prod(pixels) / BLOCK_PIXELS
+    crowded = any(apart % step == 0 and many >= least for step, least in CROWDED)
+    copied = crowded and x.strides[2] == taps == prod(stride) == 1
     image = ImageBlocks(
         x, dy, tuple(extents), stride, before, dilation, chunk, block, width, copied
     )
@@ -244,7 +259,12 @@ def grad_weight(
 
     tables = Tables()
     y_offsets = offsets(block, (dy.strides[0], *dy.strides[3:]))
-    w_offsets = offsets((chunk, *extents), dw.strides[2:])
+    x_steps, w_offsets = image.steps, offsets((chunk, *extents), dw.strides[2:])
+    w_step = dw.strides[5]
+    if by_tap and taps > 1:
+        order = np.arange(chunk * taps).reshape(chunk, taps).T.ravel()
+        x_steps, w_offsets = x_steps[order], w_offsets[order]
+        w_step = dw.strides[2]
     y_runs = runs(y_offsets, dy.strides[5])
     few = filters <= FEW or chunk * taps <= FEW
     in_place = few and dy.strides[2] == 1 and filters % row == 0 and len(y_runs) == 2
@@ -267,13 +287,13 @@ def grad_weight(
         *dy.strides[1:3],
         *dw.strides[:3],
         tables.add(image.pixels),
-        tables.add(image.steps),
+        tables.add(x_steps),
         tables.add(y_offsets),
         tables.add(y_runs),
         dy.strides[5],
         tables.add(w_offsets),
-        tables.add(runs(w_offsets, dw.strides[5])),
-        dw.strides[5],
+        tables.add(runs(w_offsets, w_step)),
+        w_step,
         pieces,
         sums,
         slots,
