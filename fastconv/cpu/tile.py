@@ -95,10 +95,11 @@ def _accumulate_rows(factors, down, across, sums, cols, far):
 
 @inline
 def _accumulate_columns(factors, down, across, sums, cols, far):
-    # The literals unroll the loops over a tile's columns; `far` is one, too.
-    if cols == 4:
+    # The literals unroll the loops over a tile's columns; `far` is one, too. What no panel needs
+    # is not compiled.
+    if MAX_COLS >= 4 and cols == 4:
         _accumulate_rows(factors, down, across, sums, 4, far)
-    elif cols == 3:
+    elif MAX_COLS >= 3 and cols == 3:
         _accumulate_rows(factors, down, across, sums, 3, far)
     elif cols == 2:
         _accumulate_rows(factors, down, across, sums, 2, far)
