@@ -118,20 +118,17 @@ def _kernel(far: bool) -> Kernel:
             place = pointer(result, element(table, size[Y_PIXELS] + begin))
             for k in range(first, last, CHUNK):
                 count = min(CHUNK, last - k)
-                lines, pitch_y, relu = (
-                    pointer(place, k * size[Y_FILTER]),
-                    size[Y_FILTER],
-                    size[RELU] > 0,
-                )
+                lines, pitch_y = pointer(place, k * size[Y_FILTER]), size[Y_FILTER]
+                relu = size[RELU] > 0
                 factors = source, table, size[W_ROWS] + k, count, size[W_STEPS], depth, panel, pitch
                 biases = pointer(bias, group * filters + k)
-                if not in_line:
-                    accumulate(*factors, biases, None, sums, pitch, False, relu, vectors)
-                elif far and pitch_y % width == 0 and is_aligned(lines):
-                    accumulate_far(*factors, biases, None, lines, pitch_y, relu, vectors)
+                if in_line:
+                    if far and pitch_y % width == 0 and is_aligned(lines):
+                        accumulate_far(*factors, biases, None, lines, pitch_y, relu, vectors)
+                    else:
+                        accumulate(*factors, biases, None, lines, pitch_y, False, relu, vectors)
                 else:
-                    accumulate(*factors, biases, None, lines, pitch_y, False, relu, vectors)
-                if not in_line:
+                    accumulate(*factors, biases, None, sums, pitch, False, relu, vectors)
                     scatter_lines(
                         sums,
                         pitch,
