@@ -22,17 +22,15 @@ from .image import BLOCK_FIELDS, BLOCK_TABLE, IMAGE_FIELDS, PIXELS, RESULT, Imag
 from .kernel import Kernel, named
 from .packing import pack_panel, unpack_panel
 from .simd import element, is_aligned, lanes, load_first, pointer, store
-from .tile import MAX_COLS, ROWS, accumulate, accumulate_far
+from .tile import MAX_COLS, NARROW_BYTES, ROWS, accumulate, accumulate_far
 from .views import Layout, flat
 
 # Pixels to a block that are not divided further to fit into a cache. Strided 3x3 layers of
 # ResNet-50 took 0.92 to 1.0 of the time of blocks of 64 pixels that fill a quarter of the cache.
 FEW_PIXELS = 256
-# A panel of no more than so many bytes to a step passes over a block four times as often as one of
-# four vectors of AVX-512, so the block should lie in a cache with all its channels: 58 maps of 1x1
-# and strided layers took 0.97 of the time, those of 512 and more channels 0.81 to 0.96. Then blocks
+# Where panels are narrow, a block should lie in a cache with all its channels: 58 maps of 1x1 and
+# strided layers took 0.97 of the time, those of 512 and more channels 0.81 to 0.96. Then blocks
 # read the filters more often, which must come from a cache as well: with 8 MiB of them 1.08.
-NARROW = 64
 FEWEST_PIXELS = 64
 FILTER_BYTES = L3_BYTES // 8
 
@@ -191,7 +189,7 @@ def correlate(
     # or panels of one, should make a few tasks for every thread. For more no block is made so
     # small that rows of the micro-kernel are lost to its end: 49 pixels are 9 tiles of 6 rows. 1x1
     # layers at 7x7 took 0.94 to 0.98 of the time of a few blocks for every thread.
-    narrow = row * dtype.itemsize <= NARROW and prod(w.shape) * dtype.itemsize <= FILTER_BYTES
+    narrow = row * dtype.itemsize <= NARROW_BYTES and prod(w.shape) * dtype.itemsize <= FILTER_BYTES
     for room in (512, 256, 128, 64):
         block = line_block(pixels, room, ROWS, threads) or block_shape(pixels, room)
         image = ImageBlocks(x, y, tuple(taps), stride, before, dilation, channels, block, width)

@@ -40,6 +40,10 @@ from .simd import (
 ROWS = 6
 MAX_COLS = 4 if VECTOR_REGISTERS == 32 else 2
 
+# Bytes to a step up to which a panel is narrow: it passes over a block four times as often as one
+# of four vectors of 512 bits, and where the block is read from then matters.
+NARROW_BYTES = 64
+
 # Steps taken at a time: that part of the panel stays in the first-level cache while every row
 # passes over it. Two thirds of 48 KiB (128 steps of 4 AVX-512 vectors) measured best. Panels of
 # fewer vectors take as many, for how wide the panel of a pixel is may depend on the number of

@@ -24,7 +24,7 @@ from .engine import Engine
 from .kernel import Kernel, device
 from .packing import clear_lanes, pack_lane_box, pack_lanes, unpack_lanes
 from .simd import lanes, load_first, pointer, zero
-from .tile import MAX_COLS, ROWS, accumulate
+from .tile import MAX_COLS, NARROW_BYTES, ROWS, accumulate
 from .transforms import OUTPUTS, POINTS, TAPS, four_outputs, image, three_taps, transform
 from .views import Layout
 
@@ -45,6 +45,7 @@ FILTER_CHUNK = 16
     COLS,  # vectors in a row of a panel
     PANELS,  # panels to a group
     SHARES,  # tasks among which the panels of one block are divided
+    TOGETHER,  # panels that pass over a block at one point before the next
     BLOCKS,
     BLOCK_LINES,
     LINES,
@@ -75,7 +76,7 @@ FILTER_CHUNK = 16
     SLOT,
     SUMS,
     LINE,
-) = range(38)
+) = range(39)
 
 
 @device
@@ -205,31 +206,35 @@ def winograd_block(task, slot, size, table, x, weight, bias, y, work):
         )
         tiles += table[line + TILES]
 
-    for part in range(share * panels // size[SHARES], (share + 1) * panels // size[SHARES]):
-        panel = pointer(work, (group * panels + part) * points * size[POINT_PITCH])
+    last = (share + 1) * panels // size[SHARES]
+    for part in range(share * panels // size[SHARES], last, size[TOGETHER]):
+        together = min(size[TOGETHER], last - part)
+        first_panel = pointer(work, (group * panels + part) * points * size[POINT_PITCH])
         for point in range(points):
-            accumulate(
-                pointer(seen, point * plane),
-                table,
-                size[TILE_OFFSETS],
-                tiles,
-                size[STEP_OFFSETS],
-                planes * channels,
-                pointer(panel, point * size[POINT_PITCH]),
-                row,
-                None,
-                None,
-                pointer(sums, point * sums_plane),
-                row,
-                False,
-                False,
-                cols,
-            )
-        for j in range(0, row, width):
+            for i in range(together):
+                accumulate(
+                    pointer(seen, point * plane),
+                    table,
+                    size[TILE_OFFSETS],
+                    tiles,
+                    size[STEP_OFFSETS],
+                    planes * channels,
+                    pointer(first_panel, (i * points + point) * size[POINT_PITCH]),
+                    row,
+                    None,
+                    None,
+                    pointer(sums, (i * points + point) * sums_plane),
+                    row,
+                    False,
+                    False,
+                    cols,
+                )
+        for j in range(0, together * row, width):
             filter_ = part * row + j
             used = min(size[FILTERS] - filter_, width)
             if used <= 0:
                 break
+            products = pointer(sums, j // row * points * sums_plane + j % row)
             first = 0
             biases = load_first(bias, group * size[FILTERS] + filter_, used)
             for number in range(begin, end):
@@ -240,7 +245,7 @@ def winograd_block(task, slot, size, table, x, weight, bias, y, work):
                         four_outputs,
                         POINTS,
                         OUTPUTS,
-                        pointer(sums, (first + t) * row + j),
+                        pointer(products, (first + t) * row),
                         POINTS * sums_plane,
                         sums_plane,
                         biases,
@@ -339,7 +344,12 @@ def correlate(
     line_table = tables.add(lines)
     slots = groups * panels * points * pitch
     seen = points * tiles * depth
-    sums = points * tiles * row
+    # Narrow panels read a block's tiles so often that those of one point should stay in a cache
+    # while all panels pass over them, as long as the products take no more room than the tiles:
+    # 28 maps took 0.95 of the time, layers of 256 and 512 channels 0.7 to 0.98.
+    narrow = row * dtype.itemsize <= NARROW_BYTES
+    together = min(ceil(panels / shares), max(depth // row, 1)) if narrow else 1
+    sums = together * points * tiles * row
     line_buffer = POINTS * (per_line * OUTPUTS + TAPS - 1) * width
     slot = spread(seen + sums + line_buffer, width)
     size = (
@@ -351,6 +361,7 @@ def correlate(
         cols,
         panels,
         shares,
+        together,
         blocks,
         block_lines,
         len(lines),
