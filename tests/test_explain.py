@@ -5,6 +5,10 @@ import pytest
 
 import fastconv
 from fastconv.__main__ import main
+from fastconv.host import VECTOR_BITS
+
+# What serves short sums with many filters depends on what it costs to transpose the results.
+SHORT_SUMS = "gemm" if VECTOR_BITS == 512 else "direct"
 
 
 def test_costs_and_choices():
@@ -30,7 +34,7 @@ def test_costs_and_choices():
         ((4, 96, 56, 56), (96, 1, 3, 3), {"groups": 96}, ("depthwise",) * 3),
         ((4, 3, 224, 224), (64, 3, 7, 7), {"stride": 2}, ("direct", "planar", "direct")),
         ((1, 256, 14, 14), (256, 256, 3, 3), {"padding": 1}, ("direct",) * 3),
-        ((4, 3, 64, 64), (64, 3, 3, 3), {"padding": 1}, ("gemm", "planar", "direct")),
+        ((4, 3, 64, 64), (64, 3, 3, 3), {"padding": 1}, (SHORT_SUMS, "planar", "direct")),
         ((16, 512, 7, 7), (512, 512, 3, 3), {"padding": 1}, ("winograd",) * 3),
         ((4, 64, 56, 56), (64, 64, 1, 1), {}, ("gemm", "gemm", "direct")),
         ((16, 64, 7, 7), (64, 64, 1, 1), {}, ("direct",) * 3),

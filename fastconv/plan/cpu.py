@@ -21,6 +21,12 @@ from . import Choice
 
 ALGORITHMS = ("auto", "depthwise", "direct", "gemm", "planar", "winograd", "reference")
 
+WIDE = VECTOR_BITS == 512
+
+# Part of a vector that channels must fill, or pixels are lanes. For 6 and 7 channels in vectors of
+# 8 "planar" took 0.77 to 0.97 of the time of "direct".
+FILLED = 3 / 4 if WIDE else 1
+
 # Channels times filters of a group up to which "depthwise" is taken: it packs each channel once and
 # uses it for as many filters, "planar" has as many pixels in a vector as there are in a line.
 FEW = 4
@@ -43,9 +49,14 @@ FEW_PIXELS = 256
 SHORT_SUM = 256
 LONG_LINE = 48
 
+# Vectors of channels from which on it does not, if they are narrow: "direct" took 0.7 to 0.9 of the
+# time of "planar" for those 1-D layers, 0.9 to 1.2 times for images with 12 to 32 filters.
+MOST_VECTORS = 1000 if WIDE else 4
+
 # Products in a sum up to which "gemm" is the better one of these for 2 vectors of filters or more:
-# 1.15 times as fast as "planar", 1.4 times as "direct", on images of 3 channels, 3x3.
-SHORTEST_SUM = 32
+# 1.15 times as fast as "planar", 1.4 times as "direct", on images of 3 channels, 3x3. With narrow
+# vectors it took 1.2 to 1.9 times as long as either.
+SHORTEST_SUM = 32 if WIDE else 0
 
 
 def choose(map_name: str, g: ConvGeometry, dtype: np.dtype[Any], algorithm: str) -> str:
@@ -93,7 +104,7 @@ def _best(map_name: str, g: ConvGeometry, dtype: np.dtype[Any]) -> Choice:
         return Choice("depthwise", f"{g.groups} groups of {channels} to {filters} fill the lanes")
     # For the gradient of 5 and more filters over short lines "direct" took 0.5 to 0.9 of the time.
     short = map_name == "grad_weight" and g.output[2] < LONG_LINE
-    if across <= lanes / 4 or (across < 3 * lanes / 4 and not short):
+    if across <= lanes / 4 or (across < FILLED * lanes and not short):
         return Choice("planar", f"with {across} to a group, channels would not fill {lanes} lanes")
     if _not_for_winograd(g) is None and dtype == np.float32:
         winograd, direct = _winograd_time(g), _direct_time(g)
@@ -114,7 +125,8 @@ def _best(map_name: str, g: ConvGeometry, dtype: np.dtype[Any]) -> Choice:
     if unit and wide and 0 < depth <= SHORTEST_SUM:
         return Choice("gemm", f"sums of {depth} products are short, and {across} filters many")
     # Of strided images "planar" copies more than "direct" reads: 1.1 to 1.2 times the time.
-    if depth <= SHORT_SUM and width >= LONG_LINE and (unit or not wide):
+    few = across < MOST_VECTORS * lanes
+    if depth <= SHORT_SUM and width >= LONG_LINE and few and (unit or not wide):
         return Choice("planar", f"sums of {depth} products are short, lines of {width} long")
     return Choice("direct", f"with {across} to a group, channels fill vectors of {lanes} lanes")
 
