@@ -33,10 +33,11 @@ BLOCK_PIXELS = 256 if VECTOR_BITS == 512 else 128
 # filters read x 8 times from memory and took twice as long.
 TASK_ROWS = 1024
 SUMS_BYTES = 2**20
-# Nor does it take more channels than such that a block of x stays in the second-level cache while
-# panels of one line in a row pass over it; with wider ones, which are fewer, that has not been
-# tried. 1x1 layers of 512 and more channels at 7x7 took 0.7 to 0.8 of the time.
-TASK_CHANNELS = TASK_ROWS if VECTOR_BITS == 512 else L2_BYTES // (4 * BLOCK_PIXELS)
+# Nor does it take more channels than such that a block of x fills so many bytes, the part of the
+# second-level cache it may, while panels of one line in a row pass over it; with wider ones, which
+# are fewer, that has not been tried. 1x1 layers of 512 and more channels at 7x7 took 0.7 to 0.8 of
+# the time.
+SEEN_BYTES = 2**30 if VECTOR_BITS == 512 else L2_BYTES
 # Shares are made until there are this many tasks, each of some size, in bounded memory.
 TASKS = 16
 SHARE_OPERATIONS = 2_000_000
@@ -225,12 +226,13 @@ def grad_weight(
     cols = columns(filters, width, MAX_COLS)
     row = cols * width
     panels = ceil(filters / row)
-    chunks = ceil(channels / max(1, min(TASK_ROWS // taps, TASK_CHANNELS)))
+    most = min(TASK_ROWS // taps, SEEN_BYTES // (BLOCK_PIXELS * dtype.itemsize))
+    chunks = ceil(channels / max(1, most))
     # Rows that follow one another read what lies together in x: the channels of a tap, if channels
     # are last there, and not the taps of a channel. Strided 3x3 layers took 0.77 to 0.87 of the
     # time. A shorter chunk at the end would not be the beginning of such rows.
     even = next(n for n in range(chunks, channels + 1) if channels % n == 0)
-    by_tap = x.strides[2] == 1 and even < 2 * chunks
+    by_tap = taps > 1 and x.strides[2] == 1 and even < 2 * chunks
     if by_tap:
         chunks = even
     chunk = ceil(channels / chunks)
@@ -261,7 +263,7 @@ def grad_weight(
     y_offsets = offsets(block, (dy.strides[0], *dy.strides[3:]))
     x_steps, w_offsets = image.steps, offsets((chunk, *extents), dw.strides[2:])
     w_step = dw.strides[5]
-    if by_tap and taps > 1:
+    if by_tap:
         order = np.arange(chunk * taps).reshape(chunk, taps).T.ravel()
         x_steps, w_offsets = x_steps[order], w_offsets[order]
         w_step = dw.strides[2]

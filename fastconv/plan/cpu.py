@@ -9,7 +9,7 @@
 """
 
 from functools import lru_cache
-from math import ceil, prod
+from math import ceil, inf, prod
 from typing import Any
 
 import numba
@@ -51,7 +51,7 @@ LONG_LINE = 48
 
 # Vectors of channels from which on it does not, if they are narrow: "direct" took 0.7 to 0.9 of the
 # time of "planar" for those 1-D layers, 0.9 to 1.2 times for images with 12 to 32 filters.
-MOST_VECTORS = 1000 if WIDE else 4
+MOST_VECTORS = inf if WIDE else 4
 
 # Products in a sum up to which "gemm" is the better one of these for 2 vectors of filters or more:
 # 1.15 times as fast as "planar", 1.4 times as "direct", on images of 3 channels, 3x3. With narrow
