@@ -11,7 +11,7 @@ channels. Positions are listed as offsets in a table, cut into *runs* of equal s
 """
 
 from ..host import VECTOR_BITS
-from .kernel import device, once
+from .kernel import device, inline, once
 from .simd import (
     element,
     lanes,
@@ -45,6 +45,16 @@ SOON = 32
 MASKED = VECTOR_BITS == 512
 
 
+@inline
+def _copy_rest(source, target, whole, count):
+    # target[i] = source[i] for whole <= i < count, where all before them has been copied.
+    if 0 < whole < count:
+        last = count - lanes(target)
+        store(target, last, load(source, last))
+    elif whole < count:  # an empty mask is no cheaper than a full one
+        store_first(target, 0, load_first(source, 0, count), count)
+
+
 @device
 def copy_line(source, stride, count, target, to_stride):
     """``target[i * to_stride] = source[i * stride]``."""
@@ -53,10 +63,7 @@ def copy_line(source, stride, count, target, to_stride):
         whole = count - count % width
         for i in range(0, whole, width):
             store(target, i, load(source, i))
-        if 0 < whole < count:
-            store(target, count - width, load(source, count - width))
-        elif whole < count:  # an empty mask is no cheaper than a full one
-            store_first(target, 0, load_first(source, 0, count), count)
+        _copy_rest(source, target, whole, count)
     else:
         start = 0
         if stride == 2 and to_stride == 1:
@@ -180,9 +187,8 @@ def pack_pixels(source, strides, extents, corner, images, channels, box, target,
                 for w in range(stop - start):
                     for c in range(0, whole, width):
                         store(place, w * pitch[4] + c, load(first, w * strides[4] + c))
-                    if whole < channels:
-                        rest = load_first(first, w * strides[4] + whole, channels - whole)
-                        store_first(place, w * pitch[4] + whole, rest, channels - whole)
+                    pixel = pointer(first, w * strides[4])
+                    _copy_rest(pixel, pointer(place, w * pitch[4]), whole, channels)
 
 
 @device
@@ -341,11 +347,7 @@ def gather_lines(source, table, rows, count, offsets, run, step, begin, end, tar
                 for j in range(0, whole, width):
                     prefetch(line, coming + j)
                     store(place, i * pitch + j, load(line, row + j))
-                if 0 < whole < length:
-                    last = length - width
-                    store(place, i * pitch + last, load(line, row + last))
-                elif whole < length:
-                    store_first(place, i * pitch, load_first(line, row, length), length)
+                _copy_rest(pointer(line, row), pointer(place, i * pitch), whole, length)
             else:
                 copy_line(pointer(line, row), step, length, pointer(place, i * pitch), 1)
         at += length
@@ -387,12 +389,7 @@ def scatter_lines(source, pitch, count, table, offsets, run, step, begin, end, t
             if step == 1:
                 for j in range(0, whole, width):
                     store(place, i * distance + j, load(line, i * pitch + j))
-                if 0 < whole < length:
-                    last = length - width
-                    store(place, i * distance + last, load(line, i * pitch + last))
-                elif whole < length:
-                    rest = load_first(line, i * pitch, length)
-                    store_first(place, i * distance, rest, length)
+                _copy_rest(pointer(line, i * pitch), pointer(place, i * distance), whole, length)
             else:
                 copy_line(pointer(line, i * pitch), 1, length, pointer(place, i * distance), step)
         at += length
