@@ -1,4 +1,7 @@
-"""CUDA kernels as machine code, made without a device: what they use, and what they consist of."""
+"""CUDA kernels as machine code, made without a device: what they use, and what they consist of.
+
+The loops of a listing, of any processor.
+"""
 
 import re
 import subprocess
@@ -13,6 +16,29 @@ import pytest
 INSTRUCTION = re.compile(r"/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]+)[^;]*;")
 LABEL = re.compile(r"^(\.L_\w+):", re.MULTILINE)
 BRANCH = re.compile(r"BRA\S*\s+`\((\.L_\w+)\)")
+
+
+def find_loops(text, label, branch):
+    """Where the loops of a listing begin and end: from a label to a branch back to it.
+
+    ``label`` and ``branch`` are patterns whose first group is the label's name.
+    """
+    labels = {match[1]: match.start() for match in label.finditer(text)}
+    return {
+        (labels[jump[1]], jump.end())
+        for jump in branch.finditer(text)
+        if labels.get(jump[1], jump.start()) < jump.start()
+    }
+
+
+def around(loop, loops):
+    """Those of the loops that contain this one."""
+    return [x for x in loops if x != loop and x[0] <= loop[0] and loop[1] <= x[1]]
+
+
+def innermost(loops):
+    """Those that contain no other."""
+    return [x for x in loops if not any(x in around(other, loops) for other in loops)]
 
 
 @dataclass(frozen=True)
@@ -55,24 +81,12 @@ class MachineCode:
         return body
 
     def _longest_loops(self):
-        labels = {match[1]: match.start() for match in LABEL.finditer(self.text)}
-        loops = {
-            (labels[branch[1]], branch.end())
-            for branch in BRANCH.finditer(self.text)
-            if labels.get(branch[1], branch.start()) < branch.start()
-        }
+        loops = find_loops(self.text, LABEL, BRANCH)
         bodies = {
             (start, end): Counter(INSTRUCTION.findall(self.text[start:end])) for start, end in loops
         }
-
-        def around(loop):
-            return [x for x in loops if x != loop and x[0] <= loop[0] and loop[1] <= x[1]]
-
-        inner = max(
-            (x for x in loops if not any(x in around(other) for other in loops)),
-            key=lambda loop: bodies[loop].total(),
-        )
-        outer = min(around(inner), key=lambda loop: bodies[loop].total(), default=inner)
+        inner = max(innermost(loops), key=lambda loop: bodies[loop].total())
+        outer = min(around(inner, loops), key=lambda loop: bodies[loop].total(), default=inner)
         return bodies[inner], bodies[outer]
 
 

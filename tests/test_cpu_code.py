@@ -6,6 +6,7 @@ import re
 import pytest
 
 from .child import python
+from .machine_code import find_loops, innermost
 
 AVX2 = "+sse4.2,+ssse3,+popcnt,+movbe,+lzcnt,+f16c,+bmi,+bmi2,+fma,+avx,+avx2"
 AVX512 = f"{AVX2},+avx512f,+avx512bw,+avx512cd,+avx512dq,+avx512vl"
@@ -35,22 +36,6 @@ JUMP = re.compile(r"^\s+j\w+\s+(\.LBB\w+)", re.MULTILINE)
 ON_STACK = re.compile(r"\(%rsp\).*%[xyz]mm|%[xyz]mm.*\(%rsp\)")
 
 
-def innermost_loops(listing):
-    labels = {match[1]: match.start() for match in LABEL.finditer(listing)}
-    loops = {
-        (labels[jump[1]], jump.end())
-        for jump in JUMP.finditer(listing)
-        if labels.get(jump[1], jump.start()) < jump.start()
-    }
-
-    def contains(a, b):
-        return a != b and a[0] <= b[0] and b[1] <= a[1]
-
-    return [
-        listing[slice(*loop)] for loop in loops if not any(contains(loop, other) for other in loops)
-    ]
-
-
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="other machine code")
 @pytest.mark.parametrize(
     ("processor", "features", "dtype"),
@@ -70,7 +55,9 @@ def test_tiles_stay_in_registers(processor, features, dtype):
     ).split("\n", 1)
     rows, most = map(int, output[0].split())
     assert most == (4 if features == AVX512 else 2)
-    loops = [loop for loop in innermost_loops(output[1]) if "vfmadd" in loop]
+    listing = output[1]
+    loops = [listing[slice(*loop)] for loop in innermost(find_loops(listing, LABEL, JUMP))]
+    loops = [loop for loop in loops if "vfmadd" in loop]
     assert sorted(loop.count("vfmadd") for loop in loops) == [
         rows * cols for cols in range(1, most + 1)
     ]
