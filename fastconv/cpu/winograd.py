@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from ..host import L2_BYTES, VECTOR_BITS
+from ..host import L2_BYTES, L3_BYTES, VECTOR_BITS
 from .blocks import Ints, Table, Tables, columns, offsets, spread
 from .driver import Plan
 from .engine import Engine
 from .kernel import Kernel, device
-from .packing import clear_lanes, pack_lane_box, pack_lanes, unpack_lanes
-from .simd import lanes, load_first, pointer, zero
+from .packing import pack_lane_box, pack_lanes, unpack_lanes
+from .simd import element, lanes, load_first, pointer, store, zero
 from .tile import MAX_COLS, NARROW_BYTES, ROWS, accumulate
 from .transforms import OUTPUTS, POINTS, TAPS, four_outputs, image, three_taps, transform
 from .views import Layout
@@ -40,7 +40,6 @@ FILTER_CHUNK = 16
     FILTERS,  # K/G
     CHANNELS,  # C/G
     PLANES,  # of a filter, T
-    DEPTH,  # channels rounded up to vectors
     POINT_PITCH,  # numbers from a panel's filters at one point to those at the next
     COLS,  # vectors in a row of a panel
     PANELS,  # panels to a group
@@ -70,7 +69,8 @@ FILTER_CHUNK = 16
     LINE_TABLE,  # where in `table`: lines, offsets of tiles, of channels
     TILE_OFFSETS,
     STEP_OFFSETS,
-    BLOCK_TILES,
+    SEEN_PITCH,  # numbers from the tiles at one point, or their products, to those at the next
+    SUMS_PITCH,
     RELU,
     SLOTS,  # where in `work` the slots begin, how far apart they are, and what one holds
     SLOT,
@@ -80,12 +80,14 @@ FILTER_CHUNK = 16
 
 
 @device
-def see_line(source, strides, extents, table, line, channels, planes, buffer, seen, strip, pitch):
+def see_line(
+    source, strides, extents, table, line, channels, planes, buffer, seen, tiles, strip, pitch
+):
     """Take what one line of tiles sees of the image to the points: B' x B.
 
-    ``seen[point, vector, tile, lane]`` with ``pitch`` numbers from point to point and ``strip``
-    from one vector of channels to the next, all those of a plane before those of the next; strides
-    are (c, d, h, w), extents (d, h, w).
+    To ``seen`` with ``pitch`` numbers from point to point and ``strip`` from one vector of channels
+    to the next, all those of a plane before those of the next; where each tile lies is listed in
+    the table from index ``tiles``. Strides are (c, d, h, w), extents (d, h, w).
     """
     width = lanes(buffer)
     across = table[line + TILES] * OUTPUTS + TAPS - 1
@@ -96,8 +98,10 @@ def see_line(source, strides, extents, table, line, channels, planes, buffer, se
         for v in range(vectors):
             target = pointer(seen, (t * vectors + v) * strip)
             if not 0 <= z < extents[0]:
-                for point in range(POINTS * POINTS):
-                    clear_lanes(pointer(target, point * pitch), table[line + TILES])
+                for tile in range(table[line + TILES]):
+                    place = pointer(target, element(table, tiles + tile))
+                    for point in range(POINTS * POINTS):
+                        store(place, point * pitch, zero(buffer))
                 continue
             pack_lane_box(
                 pointer(first, v * width * strides[0]),
@@ -119,7 +123,7 @@ def see_line(source, strides, extents, table, line, channels, planes, buffer, se
                     width,
                     zero(buffer),
                     False,
-                    pointer(target, tile * width),
+                    pointer(target, element(table, tiles + tile)),
                     POINTS * pitch,
                     pitch,
                 )
@@ -169,7 +173,7 @@ def transform_filters(task, slot, size, table, x, weight, bias, y, work):
 @Kernel
 def winograd_block(task, slot, size, table, x, weight, bias, y, work):
     """Take a block of lines of tiles through its share of one group's filters."""
-    cols, depth, panels = size[COLS], size[PLANES] * size[DEPTH], size[PANELS]
+    cols, panels = size[COLS], size[PANELS]
     width = lanes(work)
     row = cols * width
     rest, block = divmod(task, size[BLOCKS])
@@ -177,9 +181,7 @@ def winograd_block(task, slot, size, table, x, weight, bias, y, work):
     begin = block * size[BLOCK_LINES]
     end = min(begin + size[BLOCK_LINES], size[LINES])
     points = POINTS * POINTS
-    strip = size[BLOCK_TILES] * width  # one vector of channels of all tiles, at one point
-    plane = size[BLOCK_TILES] * depth  # all slices, at one point ...
-    sums_plane = size[BLOCK_TILES] * row  # ... and in the products
+    plane, sums_plane = size[SEEN_PITCH], size[SUMS_PITCH]
     seen = pointer(work, size[SLOTS] + slot * size[SLOT])
     sums = pointer(seen, size[SUMS])
     line_buffer = pointer(seen, size[LINE])
@@ -190,7 +192,6 @@ def winograd_block(task, slot, size, table, x, weight, bias, y, work):
     channels, planes = size[CHANNELS], size[PLANES]
     for number in range(begin, end):
         line = size[LINE_TABLE] + number * LINE_FIELDS
-        first_tile = pointer(seen, tiles * width)
         see_line(
             pointer(x, group * size[X_GROUP]),
             strides,
@@ -200,8 +201,9 @@ def winograd_block(task, slot, size, table, x, weight, bias, y, work):
             channels,
             planes,
             line_buffer,
-            first_tile,
-            strip,
+            seen,
+            size[TILE_OFFSETS] + tiles,
+            ROWS * width,
             plane,
         )
         tiles += table[line + TILES]
@@ -321,42 +323,50 @@ def correlate(
     points = POINTS * POINTS
 
     # An odd number of vectors from point to point: a filter's 36 points would share one set of each
-    # cache otherwise, with 512 channels. 24 maps took 0.97 of the time.
+    # cache otherwise, with 512 channels. 24 maps took 0.97 of the time; with tiles and products
+    # so as well, 24 maps 0.96.
     pitch = spread(depth * row, width)
 
     # The transformed tiles of a block and their products fill the second-level cache. But
     # where the filters do not fit there as well, every block reads them from further away:
-    # 66 tiles make it 32 operations to a byte, and 16 would have taken 1.5 times as long.
+    # 66 tiles make it 32 operations to a byte, and 16 would have taken 1.5 times as long. Of
+    # filters that come from memory, 132 tiles took 0.83 to 0.9 of the time of 66.
     filters_bytes = groups * panels * points * pitch * dtype.itemsize
     room = L2_BYTES // (points * (depth + row) * dtype.itemsize)
-    most = max(room // ROWS, 4 if filters_bytes <= L2_BYTES else 11) * ROWS
+    fewest = 4 if filters_bytes <= L2_BYTES else 22 if filters_bytes > L3_BYTES // 2 else 11
+    most = max(room // ROWS, fewest) * ROWS
     lines = tile_lines(pixels, x, y, before, most)
     per_line = int(lines[:, TILES].max())
-    block_lines = max(1, most // per_line)
-    tasks = 2 * threads
-    if groups * panels * ceil(len(lines) / block_lines) < tasks:
-        block_lines = min(block_lines, ceil(len(lines) * groups * panels / tasks))
+
+    # As many blocks as threads share evenly, unless that leaves them half empty. Tasks that divide
+    # panels each transform the image, so there are no more of them than threads: with twice as many
+    # 512 channels at 7x7 took 1.15 times as long.
+    blocks = ceil(len(lines) / max(1, most // per_line))
+    even = ceil(blocks / threads) * threads
+    if even * most // 2 <= len(lines) * per_line:
+        blocks = even
+    block_lines = ceil(len(lines) / blocks)
     blocks = ceil(len(lines) / block_lines)
-    shares = min(panels, ceil(tasks / (groups * blocks)))
+    shares = min(panels, ceil(threads / (groups * blocks)))
     tiles = ceil(block_lines * per_line / ROWS) * ROWS
 
     tables = Tables()
     line_table = tables.add(lines)
     slots = groups * panels * points * pitch
-    seen = points * tiles * depth
+    seen_pitch, sums_pitch = spread(tiles * depth, width), spread(tiles * row, width)
+    seen = points * seen_pitch
     # Narrow panels read a block's tiles so often that those of one point should stay in a cache
     # while all panels pass over them, as long as the products take no more room than the tiles:
     # 28 maps took 0.95 of the time, layers of 256 and 512 channels 0.7 to 0.98.
     narrow = row * dtype.itemsize <= NARROW_BYTES
     together = min(ceil(panels / shares), max(depth // row, 1)) if narrow else 1
-    sums = together * points * tiles * row
+    sums = together * points * sums_pitch
     line_buffer = POINTS * (per_line * OUTPUTS + TAPS - 1) * width
     slot = spread(seen + sums + line_buffer, width)
     size = (
         filters,
         channels,
         planes,
-        whole,
         pitch,
         cols,
         panels,
@@ -371,9 +381,13 @@ def correlate(
         *y.strides[1:3],
         *y.strides[4:],
         line_table,
-        tables.add(offsets((tiles,), (width,))),
-        tables.add(slices(channels, planes, tiles * width, width)),
-        tiles,
+        # The rows of one pass are neighbours, and one channel's follow another's: read in the order
+        # of memory, which the processor foresees. With all tiles of a vector of channels together
+        # 256 and 512 channels took 1.18 times as long.
+        tables.add(offsets((tiles // ROWS, ROWS), (ROWS * depth, width))),
+        tables.add(slices(channels, planes, ROWS * width, width)),
+        seen_pitch,
+        sums_pitch,
         int(relu),
         slots,
         slot,
