@@ -3,7 +3,7 @@
     y[n,p,g] = bias[g] + sum_r  x[n, p*stride + r*dilation - before, g] w[g,r]
 
 Nothing is copied. A task takes some lines of the result (``lines.py``), a run of pixels of a line
-at a time, and of these all groups: memory is read and written as it lies. A vector of the image is
+at a time, and of these many groups: memory is read and written as it lies. A vector of the image is
 loaded once for all taps of a row of the filter that meet it.
 """
 
@@ -18,7 +18,7 @@ from .driver import Plan
 from .groups import pack_group_filter
 from .kernel import Kernel, inline
 from .line_walk import line_walker
-from .lines import DEPTH, GROUPS, IMAGE_FIELDS, LINES, PITCH, VECTORS, ImageLines
+from .lines import CHUNKS, DEPTH, GROUPS, IMAGE_FIELDS, LINES, PITCH, VECTORS, ImageLines
 from .simd import fma, lanes, load, pointer, store, where_positive
 from .views import Layout
 
@@ -94,8 +94,9 @@ _correlate_line = line_walker("correlate", _begin, _adder, _finish)
 def depthwise_lines(task, slot, size, table, x, weight, bias, y, work):
     """Compute some lines of the result."""
     tasks, lines, taps = size[TASKS], size[LINES], pointer(work, lanes(work))
-    for number in range(task * lines // tasks, (task + 1) * lines // tasks):
-        _correlate_line(x, size, table, number, y, taps)
+    for chunk in range(size[CHUNKS]):
+        for number in range(task * lines // tasks, (task + 1) * lines // tasks):
+            _correlate_line(x, size, table, number, chunk, y, taps)
 
 
 def make_plan(

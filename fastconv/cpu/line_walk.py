@@ -1,4 +1,4 @@
-"""Going through the lines of ``lines.py``: in runs of some pixels, all groups of each.
+"""Going through the lines of ``lines.py``: in runs of some pixels, of some vectors of groups.
 
 Each kind of row of taps and length of run is a function of its own, whose innermost loop is nothing
 but loads and multiply-adds: three rows of three taps at 4 pixels and a vector of groups take 36
@@ -126,7 +126,7 @@ def line_walker(name, begin_of, adder_of, finish_of):
 
     @device
     @named(name)
-    def walk(x, size, table, number, y, panels):
+    def walk(x, size, table, number, chunk, y, panels):
         line = size[LINE_TABLE] + number * LINE_FIELDS
         seen, result = pointer(x, table[line + IMAGE]), pointer(y, table[line + RESULT])
         first, pixels, step = table[line + AT], table[line + PIXELS], size[STEP]
@@ -137,37 +137,36 @@ def line_walker(name, begin_of, adder_of, finish_of):
         begin = inside(first + slack, step, size[EXTENT], pixels)[0]
         end = inside(first + reach - slack, step, size[EXTENT], pixels)[1]
         vectors, chunks = size[VECTORS], size[CHUNKS]
-        for chunk in range(chunks):
-            some = chunk * vectors // chunks, (chunk + 1) * vectors // chunks
-            q = 0
-            while q < pixels:
-                at = first + q * step
-                here, to = pointer(seen, q * step * size[COL]), pointer(result, q * size[Y_COL])
-                left = end - q if begin <= q < end else 0
-                if left >= 4:
-                    if not three:
-                        any_4(here, size, table, line, at, some, to, panels)
-                    elif step == 1:
-                        three_4(here, size, table, line, at, some, to, panels)
-                    else:
-                        strided_4(here, size, table, line, at, some, to, panels)
-                    q += 4
-                elif left >= 2:
-                    if not three:
-                        any_2(here, size, table, line, at, some, to, panels)
-                    elif step == 1:
-                        three_2(here, size, table, line, at, some, to, panels)
-                    else:
-                        strided_2(here, size, table, line, at, some, to, panels)
-                    q += 2
+        some = chunk * vectors // chunks, (chunk + 1) * vectors // chunks
+        q = 0
+        while q < pixels:
+            at = first + q * step
+            here, to = pointer(seen, q * step * size[COL]), pointer(result, q * size[Y_COL])
+            left = end - q if begin <= q < end else 0
+            if left >= 4:
+                if not three:
+                    any_4(here, size, table, line, at, some, to, panels)
+                elif step == 1:
+                    three_4(here, size, table, line, at, some, to, panels)
                 else:
-                    if left == 0 or not three:
-                        any_1(here, size, table, line, at, some, to, panels)
-                    elif step == 1:
-                        three_1(here, size, table, line, at, some, to, panels)
-                    else:
-                        strided_1(here, size, table, line, at, some, to, panels)
-                    q += 1
+                    strided_4(here, size, table, line, at, some, to, panels)
+                q += 4
+            elif left >= 2:
+                if not three:
+                    any_2(here, size, table, line, at, some, to, panels)
+                elif step == 1:
+                    three_2(here, size, table, line, at, some, to, panels)
+                else:
+                    strided_2(here, size, table, line, at, some, to, panels)
+                q += 2
+            else:
+                if left == 0 or not three:
+                    any_1(here, size, table, line, at, some, to, panels)
+                elif step == 1:
+                    three_1(here, size, table, line, at, some, to, panels)
+                else:
+                    strided_1(here, size, table, line, at, some, to, panels)
+                q += 1
 
     return walk
 
