@@ -90,6 +90,15 @@ def some_results(ratios=(2.0, 0.5)):
     return Results(host, 7, 5.0, "something", ("torch",), left_out, records)
 
 
+def test_roofline_is_of_the_same_rounds():
+    results = some_results()
+    record = results.records[0]
+    whole = max(record.flops / 1e11, record.bytes / 1e10) / record.ours.best
+    assert results.of_roofline(record) == whole
+    slower = replace(record, peak=1e7)
+    assert results.of_roofline(slower) == record.flops / 1e7 / record.ours.best
+
+
 def test_layers_are_well_formed():
     layers = layers_of(SUITES)
     assert len({layer.name for layer in layers}) == len(layers) == 79
@@ -154,6 +163,7 @@ def test_runner():
     assert record.best_of("slow").rounds == runner.LEAST_ROUNDS
     assert record.ratio("slow") > 5
     assert record.ratio("nobody") is None
+    assert record.peak > 1e9
     for timing in record.timings:
         assert 0 < timing.best <= timing.median
         assert timing.error < 1e-6

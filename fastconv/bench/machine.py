@@ -3,8 +3,10 @@
 import os
 import platform
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -50,9 +52,12 @@ class Machine:
     date: str
     versions: dict[str, str]
 
-    def roofline(self, flops: float, bytes_moved: float) -> float:
-        """Seconds that arithmetic or memory, whichever is slower, needs at least."""
-        return max(flops / self.peak, bytes_moved / self.bandwidth)
+    def roofline(self, flops: float, bytes_moved: float, peak: float = 0.0) -> float:
+        """Seconds that arithmetic or memory, whichever is slower, needs at least.
+
+        ``peak`` is what was measured beside, if it was, for the pace of a processor changes.
+        """
+        return max(flops / (peak or self.peak), bytes_moved / self.bandwidth)
 
     def measured_again(self) -> "Machine":
         """With what is better of both measurements: another program can only have slowed one."""
@@ -72,12 +77,18 @@ def _fastest(call: Any, *arguments: Any) -> float:
     return best
 
 
+def multiply_adds(threads: int) -> tuple[Callable[[], None], float]:
+    """A call that does nothing but float32 multiply-adds in registers, and its operations."""
+    out = np.zeros(threads * kernels.CHAINS * VECTOR_BITS // 32, np.float32)
+    factor = np.full(1, 0.5, np.float32)
+    call = partial(kernels.multiply_adds, factor, FMA_STEPS, threads, out)
+    return call, 2.0 * FMA_STEPS * out.size
+
+
 def measure_peak(threads: int) -> float:
     """Floating-point operations a second of vector multiply-adds in registers, float32."""
-    width = VECTOR_BITS // 32
-    out = np.zeros(threads * kernels.CHAINS * width, np.float32)
-    seconds = _fastest(kernels.multiply_adds, np.full(1, 0.5, np.float32), FMA_STEPS, threads, out)
-    return 2.0 * FMA_STEPS * out.size / seconds
+    call, operations = multiply_adds(threads)
+    return operations / _fastest(call)
 
 
 def measure_bandwidth() -> float:

@@ -75,6 +75,8 @@ class Record:
         Contestants that raised an error instead, and the error.
     dtype : str
         Of the arrays.
+    peak : float
+        ``Machine.peak`` as it was in the same rounds; 0 if it was not measured there.
     """
 
     layer: str
@@ -87,6 +89,7 @@ class Record:
     timings: tuple[Timing, ...]
     failed: dict[str, str] = field(default_factory=dict)
     dtype: str = "float32"
+    peak: float = 0.0
 
     @property
     def ours(self) -> Timing:
@@ -205,7 +208,7 @@ class Results:
 
     def of_roofline(self, record: Record) -> float:
         """Our speed as a fraction of what the machine could reach."""
-        return self.machine.roofline(record.flops, record.bytes) / record.ours.best
+        return self.machine.roofline(record.flops, record.bytes, record.peak) / record.ours.best
 
     def select(self, suite: str | None = None, map_name: str | None = None) -> list[Record]:
         """Records of one suite, or one map, or both."""

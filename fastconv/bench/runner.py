@@ -1,6 +1,7 @@
 """Taking the times: all contestants in one process, one after the other, in several rounds."""
 
 import gc
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ import numpy as np
 
 from ..plan import cpu as plan
 from .contestant import Array, Call, Contestant, Fastconv, Operands
+from .machine import multiply_adds
 from .peers import Torch, missing_packages
 from .results import OUR_NAMES, Record, Timing
 from .suites import SUITES, Layer
@@ -101,6 +103,8 @@ class Runner:
         self._contestants = contestants
         self._rounds = rounds
         self._seconds = seconds
+        self._multiply_adds, self._operations = multiply_adds(threads)
+        self._multiply_adds()  # compiles it
         self._oracle: Contestant
         if missing_packages("torch"):
             self._oracle = Fastconv("reference")
@@ -123,7 +127,7 @@ class Runner:
                 if contestant.supports(layer, map_name)
             }
             entries = self._entries(makers, expected, failed)
-            self._time(entries)
+            peak = self._time(entries)
         return Record(
             layer.name,
             layer.network,
@@ -134,6 +138,7 @@ class Runner:
             layer.bytes,
             tuple(entry.timing() for entry in entries),
             failed,
+            peak=peak,
         )
 
     def measure_variant(self, variant: Variant) -> Record:
@@ -143,7 +148,7 @@ class Runner:
             expected, ways = variant.prepare()
             makers = {way.name: partial(_itself, way) for way in ways}
             entries = self._entries(makers, expected, failed)
-            self._time(entries)
+            peak = self._time(entries)
         return Record(
             variant.name,
             variant.network,
@@ -155,14 +160,19 @@ class Runner:
             tuple(entry.timing() for entry in entries),
             failed,
             variant.dtype,
+            peak,
         )
 
-    def _time(self, entries: Sequence[_Entry]) -> None:
+    def _time(self, entries: Sequence[_Entry]) -> float:
+        """Time all rounds; returns the operations a second of multiply-adds alone in them."""
+        fastest = math.inf
         with _no_garbage_collection():
             for number in range(self._rounds):
                 for entry in entries:
                     if number < entry.rounds:
                         entry.time()
+                fastest = min(fastest, _seconds(self._multiply_adds, 1))
+        return self._operations / fastest
 
     def _expected(self, layer: Layer, map_name: str, operands: Operands) -> Array:
         with self._oracle.active():
