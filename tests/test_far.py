@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastconv
-from fastconv.cpu import direct, far, gemm, tile
+from fastconv.cpu import depthwise, direct, far, gemm, tile
 
 from .cases import data
 
@@ -21,13 +21,28 @@ SHAPES = [
 
 @pytest.fixture(autouse=True)
 def plans_anew():
-    def clear():
-        for engine in (direct.correlate, gemm.correlate):
-            engine._plans.clear()
-
-    clear()
+    forget_plans()
     yield
-    clear()
+    forget_plans()
+
+
+def forget_plans():
+    for engine in (direct.correlate, gemm.correlate, depthwise.correlate):
+        engine._plans.clear()
+
+
+def outputs(shape, dtype):
+    """Arrays of NaN: at the beginning of a cache line, one number beyond, with gaps between lines.
+
+    And what lies around them, which must stay.
+    """
+    size = int(np.prod(shape))
+    for beyond in (0, 1):
+        room = np.full(size + 64, np.nan, dtype)
+        start = -room.ctypes.data // room.itemsize % (64 // room.itemsize) + beyond
+        yield room[start : start + size].reshape(shape), room[start + size :]
+    wide = np.full((*shape[:-1], shape[-1] + 3), np.nan, dtype)
+    yield wide[..., :-3], wide[..., -3:]
 
 
 @pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
@@ -44,27 +59,42 @@ def test_same_bits(x_shape, w_shape, padding, algorithm, data_format, dtype, rng
     dx = fastconv.conv2d_grad_input(near, w, x.shape, **grad)
     monkeypatch.setattr(far, "BYTES", 0)
     monkeypatch.setattr(far, "DEPTH", tile.STEPS)
-    for engine in (direct.correlate, gemm.correlate):
-        engine._plans.clear()
-    # At the beginning of a cache line, one number beyond, and with gaps between lines.
-    room = np.full(near.size + 64, np.nan, dtype)
-    start = -room.ctypes.data // room.itemsize % (64 // room.itemsize)
-    wide = np.full((*near.shape[:-1], near.shape[-1] + 3), np.nan, dtype)
-    for out in (
-        room[start : start + near.size].reshape(near.shape),
-        room[start + 1 : start + 1 + near.size].reshape(near.shape),
-        wide[..., :-3],
-    ):
-        out[...] = np.nan
+    forget_plans()
+    for out, around in outputs(near.shape, dtype):
         fastconv.conv2d(x, w, b, **options, activation="relu", out=out)
         np.testing.assert_array_equal(out, near)
-    assert np.isnan(wide[..., -3:]).all()
+        assert np.isnan(around).all()
     out = np.full_like(x, np.nan)
     fastconv.conv2d_grad_input(near, w, x.shape, **options, out=out)
     np.testing.assert_array_equal(out, dx)
 
 
-@pytest.mark.skipif(far.VECTOR_BITS != 512, reason="vectors are not whole cache lines")
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("groups", [20, 32, 48])
+def test_depthwise(groups, stride, dtype, rng, monkeypatch):
+    x, w = data(rng, (2, 9, 14, groups), dtype), data(rng, (groups, 1, 3, 3), dtype)
+    b = data(rng, groups, dtype)
+    options = {
+        "padding": 1,
+        "stride": stride,
+        "groups": groups,
+        "algorithm": "depthwise",
+        "data_format": "channels_last",
+    }
+    near = fastconv.conv2d(x, w, b, **options, activation="relu")
+    dx = fastconv.conv2d_grad_input(near, w, x.shape, **options)
+    monkeypatch.setattr(far, "BYTES", 0)
+    forget_plans()
+    for out, around in outputs(near.shape, dtype):
+        fastconv.conv2d(x, w, b, **options, activation="relu", out=out)
+        np.testing.assert_array_equal(out, near)
+        assert np.isnan(around).all()
+    for out, around in outputs(dx.shape, dtype):
+        fastconv.conv2d_grad_input(near, w, x.shape, **options, out=out)
+        np.testing.assert_array_equal(out, dx)
+        assert np.isnan(around).all()
+
+
 def test_which_results_are_far():
     def layout(*shape):
         return far.Layout(shape, (0,) * 6)

@@ -15,11 +15,22 @@ import numpy as np
 from ..host import VECTOR_BITS
 from .blocks import Ints, Tables, runs
 from .driver import Plan
+from .far import is_far
 from .groups import pack_group_filter
 from .kernel import Kernel, inline
 from .line_walk import line_walker
 from .lines import CHUNKS, DEPTH, GROUPS, IMAGE_FIELDS, LINES, PITCH, VECTORS, ImageLines
-from .simd import fma, lanes, load, pointer, store, where_positive
+from .simd import (
+    LINE_VECTORS,
+    fma,
+    is_aligned,
+    lanes,
+    load,
+    pointer,
+    store,
+    store_far,
+    where_positive,
+)
 from .views import Layout
 
 # Tasks for every thread.
@@ -33,7 +44,8 @@ EACH = 8
     W_RUNS,
     W_STEP,
     RELU,
-) = range(IMAGE_FIELDS, IMAGE_FIELDS + 6)
+    FAR,  # whether cache lines of y are whole vectors of groups, written past the caches
+) = range(IMAGE_FIELDS, IMAGE_FIELDS + 7)
 
 
 @Kernel
@@ -81,8 +93,12 @@ def _finish(run):
         if size[RELU]:
             for j in range(run):
                 acc[0, j] = where_positive(acc[0, j], acc[0, j])
-        for j in range(run):
-            store(y, j * y_col + group, acc[0, j])
+        if size[FAR] and is_aligned(y):
+            for j in range(run):
+                store_far(y, j * y_col + group, acc[0, j])
+        else:
+            for j in range(run):
+                store(y, j * y_col + group, acc[0, j])
 
     return finish
 
@@ -115,7 +131,10 @@ def make_plan(
     width = VECTOR_BITS // 8 // dtype.itemsize
     tables = Tables()
     pitch = 1 + prod(w.shape[3:])
-    image = ImageLines(tables, x, w, y, stride, before, dilation, spacing, pitch, width)
+    distances = w.shape[0], y.strides[0], *y.strides[3:]
+    whole_lines = all(distance % (LINE_VECTORS * width) == 0 for distance in distances)
+    far = whole_lines and is_far(y, dtype, prod(w.shape[3:]))
+    image = ImageLines(tables, x, w, y, stride, before, dilation, spacing, pitch, width, far)
     tasks = min(EACH * threads, image.count)
     size = (
         *image.fields,
@@ -125,6 +144,7 @@ def make_plan(
         tables.add(runs(image.taps, w.strides[5])),
         w.strides[5],
         int(relu),
+        int(far),
     )
     vectors = image.fields[VECTORS]
     stages = [(pack_filters, vectors), (depthwise_lines, tasks)]

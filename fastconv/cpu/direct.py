@@ -21,7 +21,7 @@ from .far import is_far
 from .image import BLOCK_FIELDS, BLOCK_TABLE, IMAGE_FIELDS, PIXELS, RESULT, ImageBlocks, see_block
 from .kernel import Kernel, named
 from .packing import pack_panel, unpack_panel
-from .simd import element, is_aligned, lanes, load_first, pointer, store
+from .simd import LINE_VECTORS, element, is_aligned, lanes, load_first, pointer, store
 from .tile import MAX_COLS, NARROW_BYTES, ROWS, accumulate, accumulate_far
 from .views import Layout, flat
 
@@ -99,7 +99,7 @@ def _kernel(far: bool) -> Kernel:
         """Take one block of output pixels through its share of one group's filters."""
         cols, depth, panels = size[COLS], size[DEPTH], size[PANELS]
         width = lanes(work)
-        row = cols * width
+        row, line = cols * width, LINE_VECTORS * width
         rest, block = divmod(task, size[BLOCKS])
         group, share = divmod(rest, size[SHARES])
         block = size[BLOCK_TABLE] + block * BLOCK_FIELDS
@@ -128,7 +128,8 @@ def _kernel(far: bool) -> Kernel:
                     pitch = size[Y_STEP]
                 start, relu = size[X_PIXELS] + i, size[RELU] > 0
                 factors = image, table, start, length, size[X_STEPS], depth, steps, row
-                if far and in_place and pitch % width == 0 and is_aligned(place):
+                whole_lines = row % line == 0 and pitch % line == 0
+                if far and in_place and whole_lines and is_aligned(place):
                     accumulate_far(*factors, None, panel, place, pitch, relu, cols)
                 else:
                     accumulate(*factors, None, panel, place, pitch, False, relu, cols, unseen)

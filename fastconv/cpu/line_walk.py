@@ -30,6 +30,7 @@ from .lines import (
     TAP,
     TAPS,
     VECTORS,
+    Y_AHEAD,
     Y_COL,
     Y_ROW,
 )
@@ -55,7 +56,8 @@ def _runner(name, run, three, begin, add_taps, finish):
         width, groups, pitch = lanes(y), size[GROUPS], size[PITCH]
         rows, first_row = table[line + ROWS], table[line + ROW_TABLE]
         cols, dilation, extent = table[line + TAPS], table[line + DILATION], size[EXTENT]
-        step, col, y_col, ahead = size[STEP], size[COL], size[Y_COL], size[AHEAD]
+        step, col, y_col = size[STEP], size[COL], size[Y_COL]
+        ahead, y_ahead = size[AHEAD], size[Y_AHEAD]
         new = size[LINE]
         if rows:
             new += table[first_row + (rows - 1) * ROW_FIELDS + SEEN]
@@ -88,7 +90,10 @@ def _runner(name, run, three, begin, add_taps, finish):
                         add_taps(values, seen, pointer(taps, s * width))
             finish(values, size, y, y_col, group)
             if ahead:
-                ask(x, new, col, size[LINE], size[DOWN], y, size[Y_ROW], y_col, group)
+                ask(x, new, col, size[LINE], size[DOWN], group)
+            if y_ahead:
+                for j in range(run):
+                    prefetch(pointer(y, j * y_col), size[Y_ROW] + group)
 
     return compute
 
@@ -172,16 +177,14 @@ def line_walker(name, begin_of, adder_of, finish_of):
 
 
 def _asker(run, three):
-    # Makes a function that asks for what a run of the next line is the first to see, and for y.
+    # Makes a function that asks for what a run of the next line is the first to see.
     count = run * max(three, 1)
 
     @inline
-    def ask(x, new, col, line, down, y, below, y_col, group):
+    def ask(x, new, col, line, down, group):
         for i in range(down):
             rolled()
             for j in range(count):
                 prefetch(pointer(x, j * col), new + i * line + group)
-        for j in range(run):
-            prefetch(pointer(y, j * y_col), below + group)
 
     return ask

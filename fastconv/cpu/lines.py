@@ -23,9 +23,9 @@ from .views import Layout
 # and COL are the pixels of a line of x and the distances of its lines and pixels; DOWN and STEP are
 # lines and pixels of x from one of the result to the next, Y_ROW and Y_COL the distances of these;
 # PITCH is the distance of the taps of two vectors of groups; vectors go through lines in so many
-# CHUNKS; AHEAD says whether to ask for the next line.
+# CHUNKS; AHEAD and Y_AHEAD say whether to ask for the next line of x and of the result.
 GROUPS, VECTORS, DEPTH, EXTENT, LINE, COL, DOWN, STEP, Y_ROW, Y_COL = range(10)
-PITCH, CHUNKS, AHEAD, LINES, LINE_TABLE, IMAGE_FIELDS = range(10, 16)
+PITCH, CHUNKS, AHEAD, Y_AHEAD, LINES, LINE_TABLE, IMAGE_FIELDS = range(10, 17)
 
 # Fields of a line's row in the table: offset in x and coordinate of the pixel that its first pixel
 # and the first of all taps meet, its pixels, its offset in the result, taps in a row and their
@@ -99,6 +99,8 @@ class ImageLines:
         Vectors in ``work`` for each vector of groups: its taps, and what stands beside them.
     width : int
         Numbers in a vector.
+    far : bool
+        Whether the result is written past the caches.
 
     Attributes
     ----------
@@ -124,6 +126,7 @@ class ImageLines:
         spacing: Ints,
         pitch: int,
         width: int,
+        far: bool = False,
     ) -> None:
         groups, taps = w.shape[0], w.shape[3:]
         offset = offsets(taps, w.strides[3:]).reshape(taps)
@@ -141,7 +144,7 @@ class ImageLines:
         self.operations = 2 * groups * int(table[:, [PIXELS, ROWS, TAPS]].prod(axis=1).sum())
         vectors, vector_bytes = ceil(groups / width), VECTOR_BITS // 8
         chunks = ceil(vectors * (prod(taps) + 1) * vector_bytes / (L1_BYTES // CACHE_SHARE))
-        touched = (prod(x.shape) + prod(y.shape)) * vector_bytes // width
+        ahead = (prod(x.shape) + prod(y.shape)) * vector_bytes // width > CACHED_BYTES
         self.fields: Ints = (
             groups,
             vectors,
@@ -153,7 +156,8 @@ class ImageLines:
             y.strides[5] * spacing[2],
             pitch * width,
             min(chunks, vectors),
-            int(touched > CACHED_BYTES),
+            int(ahead),
+            int(ahead and not far),
             self.count,
             tables.add(table),
         )

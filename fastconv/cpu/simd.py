@@ -21,6 +21,9 @@ from numba.extending import intrinsic, lower_builtin, models, register_model
 
 from ..host import VECTOR_BITS
 
+# Vectors in a cache line of 64 bytes.
+LINE_VECTORS = 512 // VECTOR_BITS
+
 I32 = ir.IntType(32)
 I64 = ir.IntType(64)
 
@@ -191,10 +194,10 @@ def store_far(typingctx, x, i, value):
 
 @intrinsic
 def is_aligned(typingctx, x):
-    """Whether ``x[0]`` lies at a multiple of a vector's size."""
+    """Whether ``x[0]`` lies at the beginning of a cache line."""
 
     def codegen(context, builder, sig, args):
-        offset = builder.and_(builder.ptrtoint(args[0], I64), I64(VECTOR_BITS // 8 - 1))
+        offset = builder.and_(builder.ptrtoint(args[0], I64), I64(63))
         return builder.icmp_unsigned("==", offset, I64(0))
 
     return types.boolean(x), codegen
