@@ -12,14 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from ..host import L3_BYTES
+from ..host import L3_BYTES, VECTOR_BITS
 from .views import Layout
 
 # Results of this size, of sums of so many products: 16 to 96 channels, 16x112x112, took 0.63 to
-# 0.68 of the time, 32 from 16 0.53 to 0.72, depthwise layers of 32 to 144 channels 0.51 to 0.79. A
-# next layer finds less of them in the caches: both together took 0.84 to 1.0 of it. With sums of 64
-# they took up to 1.1, for such a layer computes while the processor reads and writes.
-BYTES = L3_BYTES // 2
+# 0.68 of the time, 32 from 16 0.53 to 0.72. A next layer finds less of them in the caches: both
+# together took 0.84 to 1.0 of it. With sums of 64 they took up to 1.1, for such a layer computes
+# while the processor reads and writes. On a processor with narrow vectors, where a byte of memory
+# costs more operations, two layers together took 0.83 to 0.92 of the time for results of 7 to 10
+# MB, 1.01 to 1.08 for 5 MB.
+BYTES = L3_BYTES // 2 if VECTOR_BITS == 512 else L3_BYTES * 3 // 16
 DEPTH = 32
 
 
