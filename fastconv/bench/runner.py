@@ -25,8 +25,8 @@ LEAST_ROUNDS = 3
 # caches, and waking sleeping threads (some 50 us), would be a visible part of it.
 SHORT_CALL = 0.010
 
-# Short calls are repeated in a round until they take this long together. With 2 ms, less than another
-# program takes at a time, calls of 10 us were 0.7 or 1.2 times as fast as a peer's from run to run.
+# Short calls are repeated in a round until they take this long together. Of 2 ms, less than another
+# program takes at a time, calls of 10 us were 0.7 or 1.2 times as fast as a peer's, run by run.
 ROUND_SECONDS = 0.010
 MOST_CALLS = 1000
 
