@@ -338,9 +338,9 @@ def correlate(
     lines = tile_lines(pixels, x, y, before, most)
     per_line = int(lines[:, TILES].max())
 
-    # As many blocks as threads share evenly, unless that leaves them half empty; or few panels leave
-    # threads without work. Tasks that divide panels each transform the image, so there are no more
-    # of them than threads: with twice as many 512 channels at 7x7 took 1.15 times as long.
+    # As many blocks as threads share evenly, unless that leaves them half empty, or as give every
+    # thread some panels. Tasks that divide panels each transform the image, so there are no more of
+    # them than threads: with twice as many 512 channels at 7x7 took 1.15 times as long.
     blocks = ceil(len(lines) / max(1, most // per_line))
     even = ceil(blocks / threads) * threads
     if even * most // 2 <= len(lines) * per_line:
