@@ -20,8 +20,8 @@ from .views import Layout
 # together took 0.84 to 1.0 of it. With sums of 64 they took up to 1.1, for such a layer computes
 # while the processor reads and writes. On a processor with narrow vectors, where a byte of memory
 # costs more operations, two layers together took 0.83 to 0.92 of the time for results of 7 to 10
-# MB, 1.01 to 1.08 for 5 MB.
-BYTES = L3_BYTES // 2 if VECTOR_BITS == 512 else L3_BYTES * 3 // 16
+# MB, 1.01 to 1.08 for 5 MB; below 8 MiB of 32 are sums in half precision, which are read at once.
+BYTES = L3_BYTES // 2 if VECTOR_BITS == 512 else L3_BYTES // 4
 DEPTH = 32
 
 
