@@ -21,8 +21,8 @@ from .far import is_far
 from .image import BLOCK_FIELDS, BLOCK_TABLE, IMAGE_FIELDS, PIXELS, RESULT, ImageBlocks, see_block
 from .kernel import Kernel, named
 from .packing import pack_panel, unpack_panel
-from .simd import LINE_VECTORS, element, is_aligned, lanes, load_first, pointer, store
-from .tile import MAX_COLS, NARROW_BYTES, ROWS, accumulate, accumulate_far
+from .simd import element, lanes, load_first, pointer, store
+from .tile import MAX_COLS, NARROW_BYTES, ROWS, accumulate, accumulate_far, fills_lines
 from .views import Layout, flat
 
 # Pixels to a block that are not divided further to fit into a cache. Strided 3x3 layers of
@@ -99,7 +99,7 @@ def _kernel(far: bool) -> Kernel:
         """Take one block of output pixels through its share of one group's filters."""
         cols, depth, panels = size[COLS], size[DEPTH], size[PANELS]
         width = lanes(work)
-        row, line = cols * width, LINE_VECTORS * width
+        row = cols * width
         rest, block = divmod(task, size[BLOCKS])
         group, share = divmod(rest, size[SHARES])
         block = size[BLOCK_TABLE] + block * BLOCK_FIELDS
@@ -128,8 +128,7 @@ def _kernel(far: bool) -> Kernel:
                     pitch = size[Y_STEP]
                 start, relu = size[X_PIXELS] + i, size[RELU] > 0
                 factors = image, table, start, length, size[X_STEPS], depth, steps, row
-                whole_lines = row % line == 0 and pitch % line == 0
-                if far and in_place and whole_lines and is_aligned(place):
+                if far and in_place and fills_lines(place, row, pitch):
                     accumulate_far(*factors, None, panel, place, pitch, relu, cols)
                 else:
                     accumulate(*factors, None, panel, place, pitch, False, relu, cols, unseen)

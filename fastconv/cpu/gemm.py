@@ -21,8 +21,8 @@ from .far import is_far
 from .image import BLOCK_FIELDS, BLOCK_TABLE, IMAGE_FIELDS, PIXELS, RESULT, ImageBlocks, see_block
 from .kernel import Kernel, named
 from .packing import gather_lines, gather_panels, run_of, scatter_lines
-from .simd import LINE_VECTORS, element, is_aligned, lanes, pointer
-from .tile import MAX_COLS, ROWS, accumulate, accumulate_far
+from .simd import element, lanes, pointer
+from .tile import MAX_COLS, ROWS, accumulate, accumulate_far, fills_lines
 from .views import Layout, flat
 
 # Filters that pass over a panel at a time. Where sums of more than ``tile.STEPS`` products are
@@ -70,7 +70,7 @@ def _kernel(far: bool) -> Kernel:
         """Take one block of output pixels through its share of one group's filters."""
         depth, filters, shares = size[DEPTH], size[FILTERS], size[SHARES]
         width = lanes(work)
-        row, line = size[COLS] * width, LINE_VECTORS * width
+        row = size[COLS] * width
         rest, block = divmod(task, size[BLOCKS])
         group, share = divmod(rest, shares)
         block = size[BLOCK_TABLE] + block * BLOCK_FIELDS
@@ -94,8 +94,8 @@ def _kernel(far: bool) -> Kernel:
                 in_run = min(element(table, x_run + 1), pixels) - begin
                 panels = min(in_run // row, size[PANELS])
                 if panels > 1:
-                    first_pixel = pointer(image, element(table, size[X_PIXELS] + begin))
-                    gather_panels(first_pixel, table, size[X_STEPS], depth, panels, memory, row)
+                    line = pointer(image, element(table, size[X_PIXELS] + begin))
+                    gather_panels(line, table, size[X_STEPS], depth, panels, memory, row)
                     ready = begin + panels * row
                 else:
                     x_run = gather_lines(
@@ -123,8 +123,7 @@ def _kernel(far: bool) -> Kernel:
                 factors = source, table, size[W_ROWS] + k, count, size[W_STEPS], depth, panel, pitch
                 biases = pointer(bias, group * filters + k)
                 if in_line:
-                    whole_lines = pitch % line == 0 and pitch_y % line == 0
-                    if far and whole_lines and is_aligned(lines):
+                    if far and fills_lines(lines, pitch, pitch_y):
                         accumulate_far(*factors, biases, None, lines, pitch_y, relu, vectors)
                     else:
                         accumulate(*factors, biases, None, lines, pitch_y, False, relu, vectors)

@@ -98,6 +98,21 @@ def _runner(name, run, three, begin, add_taps, finish):
     return compute
 
 
+def _chooser(name, run, any_row, three, strided):
+    # Makes a function that calls one of the three for its first argument 0, 1 or 2.
+    @inline
+    @named(name, run)
+    def take(kind, x, size, table, line, at, some, y, panels):
+        if kind == 0:
+            any_row(x, size, table, line, at, some, y, panels)
+        elif kind == 1:
+            three(x, size, table, line, at, some, y, panels)
+        else:
+            strided(x, size, table, line, at, some, y, panels)
+
+    return take
+
+
 def line_walker(name, begin_of, adder_of, finish_of):
     """Make a function that goes through a line in runs of some pixels.
 
@@ -125,9 +140,9 @@ def line_walker(name, begin_of, adder_of, finish_of):
             for run, (begin, finish) in ends.items()
         ]
 
-    any_4, any_2, any_1 = runners(0)
-    three_4, three_2, three_1 = runners(1)
-    strided_4, strided_2, strided_1 = runners(2)
+    # For each length of run, by the kind of row.
+    kinds = zip(RUNS, runners(0), runners(1), runners(2), strict=True)
+    take_4, take_2, take_1 = [_chooser(name, *kind) for kind in kinds]
 
     @device
     @named(name)
@@ -137,8 +152,8 @@ def line_walker(name, begin_of, adder_of, finish_of):
         first, pixels, step = table[line + AT], table[line + PIXELS], size[STEP]
         # Pixels from begin to end meet all taps, or all but some of three neighbours.
         reach = (table[line + TAPS] - 1) * table[line + DILATION]
-        three = table[line + TAPS] == 3 and reach == 2 and step <= 2
-        slack = 2 if three else 0
+        kind = step if table[line + TAPS] == 3 and reach == 2 and step <= 2 else 0
+        slack = 2 if kind else 0
         begin = inside(first + slack, step, size[EXTENT], pixels)[0]
         end = inside(first + reach - slack, step, size[EXTENT], pixels)[1]
         vectors, chunks = size[VECTORS], size[CHUNKS]
@@ -148,29 +163,15 @@ def line_walker(name, begin_of, adder_of, finish_of):
             at = first + q * step
             here, to = pointer(seen, q * step * size[COL]), pointer(result, q * size[Y_COL])
             left = end - q if begin <= q < end else 0
+            arguments = here, size, table, line, at, some, to, panels
             if left >= 4:
-                if not three:
-                    any_4(here, size, table, line, at, some, to, panels)
-                elif step == 1:
-                    three_4(here, size, table, line, at, some, to, panels)
-                else:
-                    strided_4(here, size, table, line, at, some, to, panels)
+                take_4(kind, *arguments)
                 q += 4
             elif left >= 2:
-                if not three:
-                    any_2(here, size, table, line, at, some, to, panels)
-                elif step == 1:
-                    three_2(here, size, table, line, at, some, to, panels)
-                else:
-                    strided_2(here, size, table, line, at, some, to, panels)
+                take_2(kind, *arguments)
                 q += 2
             else:
-                if left == 0 or not three:
-                    any_1(here, size, table, line, at, some, to, panels)
-                elif step == 1:
-                    three_1(here, size, table, line, at, some, to, panels)
-                else:
-                    strided_1(here, size, table, line, at, some, to, panels)
+                take_1(kind if left else 0, *arguments)
                 q += 1
 
     return walk

@@ -211,7 +211,8 @@ def pack_lanes(source, step, distance, used, count, target, row):
     elif (step == 1 or step == -1) and count >= width and used == width:
         square = square_tile(target)
         rest = count % width
-        for i in range(0, count - rest if rest <= FEW else count, width):
+        whole = count - rest if rest <= FEW else count
+        for i in range(0, whole, width):
             first = min(i, count - width)  # the last square overlaps: masks cost more
             start = first if step == 1 else 1 - first - width
             for k in range(width):
@@ -221,11 +222,10 @@ def pack_lanes(source, step, distance, used, count, target, row):
             for k in range(width):
                 at = k if step == 1 else width - 1 - k
                 store(target, (first + at) * row, square[k, 0])
-        if rest <= FEW:
-            for i in range(count - rest, count):
-                rolled()
-                for lane in range(width):
-                    put(target, i * row + lane, element(source, i * step + lane * distance))
+        for i in range(whole, count):
+            rolled()
+            for lane in range(width):
+                put(target, i * row + lane, element(source, i * step + lane * distance))
     elif step == 1 or step == -1:
         square = square_tile(target)
         for i in range(0, count, width):

@@ -20,9 +20,10 @@ from numba.core.typing.templates import AbstractTemplate, infer_global, signatur
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
 from ..host import VECTOR_BITS
+from ..memory import LINE
 
-# Vectors in a cache line of 64 bytes.
-LINE_VECTORS = 512 // VECTOR_BITS
+# Vectors in a cache line.
+LINE_VECTORS = LINE * 8 // VECTOR_BITS
 
 I32 = ir.IntType(32)
 I64 = ir.IntType(64)
@@ -197,7 +198,7 @@ def is_aligned(typingctx, x):
     """Whether ``x[0]`` lies at the beginning of a cache line."""
 
     def codegen(context, builder, sig, args):
-        offset = builder.and_(builder.ptrtoint(args[0], I64), I64(63))
+        offset = builder.and_(builder.ptrtoint(args[0], I64), I64(LINE - 1))
         return builder.icmp_unsigned("==", offset, I64(0))
 
     return types.boolean(x), codegen
