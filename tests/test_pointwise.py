@@ -39,6 +39,28 @@ def test_gradient_of_filters(x_shape, filters, stride, data_format, dtype, rng):
     assert_close(dw[..., 0, 0], expected)
 
 
+@pytest.mark.parametrize(
+    ("x_shape", "filters", "stride", "padding"),
+    [
+        ((2, 5, 40, 41), 7, (1, 1), 0),  # several blocks to a line, the last one shorter
+        ((20, 3, 8, 9), 9, (1, 1), 0),
+        ((2, 290, 17, 19), 260, (1, 1), 0),  # more rows than one task takes, of both
+        ((1, 530, 9, 5), 3, (1, 1), 0),
+        ((2, 11, 21, 46), 10, (2, 3), 0),
+        ((2, 6, 30, 31), 5, (1, 1), 2),  # copied with its padding
+    ],
+)
+def test_gradient_of_rows_of_pixels(x_shape, filters, stride, padding, dtype, rng):
+    x = data(rng, x_shape, dtype)
+    seen = np.pad(x, ((0, 0), (0, 0), (padding,) * 2, (padding,) * 2))
+    seen = seen[:, :, :: stride[0], :: stride[1]]
+    dy = data(rng, (x_shape[0], filters, *seen.shape[2:]), dtype)
+    expected = np.einsum("nkhw,nchw->kc", dy.astype("f8"), seen.astype("f8"), optimize=True)
+    dw = np.full((filters, x_shape[1], 1, 1), np.nan, dtype)
+    fastconv.conv2d_grad_weight(dy, x, dw.shape, stride, padding, algorithm="gemm", out=dw)
+    assert_close(dw[..., 0, 0], expected)
+
+
 @pytest.mark.parametrize(("filters", "channels", "swapped"), [(24, 96, True), (96, 24, False)])
 def test_lanes_are_those_that_fill_more(filters, channels, swapped, monkeypatch):
     monkeypatch.setattr(direct_weight, "VECTOR_BITS", 512)

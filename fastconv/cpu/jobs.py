@@ -13,6 +13,7 @@ from . import (
     direct,
     direct_weight,
     gemm,
+    gemm_weight,
     planar,
     planar_weight,
     winograd,
@@ -35,7 +36,7 @@ _CORRELATE = {
 _WEIGHT = {
     "depthwise": depthwise_weight.grad_weight,
     "direct": direct_weight.grad_weight,
-    "gemm": direct_weight.grad_weight,  # is one: filters by channels and taps, over pixels
+    "gemm": gemm_weight.grad_weight,
     "planar": planar_weight.grad_weight,
     "winograd": winograd_weight.grad_weight,
 }

@@ -3,8 +3,7 @@
     dw[k,c,r] = sum_n sum_p  dy[n,k,p] x[n, c, p*stride + r*dilation - before]
 
 Vectors of ``dy`` along a line meet vectors of ``x`` under several taps at once; the lanes of each
-tap's sum are added up at the end of a block. The blocks are divided into *shares*, whose number
-depends on the problem alone and which are added in order.
+tap's sum are added up at the end of a block. The blocks are divided into shares, see ``shares.py``.
 """
 
 from math import ceil, prod
@@ -30,6 +29,7 @@ from .phases import (
     PhaseCopy,
     copy_phases,
 )
+from .shares import write_total
 from .simd import (
     element,
     fma,
@@ -142,16 +142,18 @@ def planar_share(task, slot, size, table, dy, x, unused, dw, work):
 @Kernel
 def planar_total(task, slot, size, table, dy, x, unused, dw, work):
     """Add up the shares of one group, in order, and write them to ``dw``."""
-    depth, shares = size[DEPTH], size[SHARES]
-    every = size[FILTERS] * depth
-    for k in range(size[FILTERS]):
-        result = pointer(dw, task * size[W_GROUP] + k * size[W_FILTER])
-        for s in range(depth):
-            i = task * shares * every + k * depth + s
-            total = element(work, i)
-            for share in range(1, shares):
-                total += element(work, i + share * every)
-            put(result, element(table, size[W_OFFSETS] + s), total)
+    every = size[FILTERS] * size[DEPTH]
+    write_total(
+        pointer(work, task * size[SHARES] * every),
+        size[SHARES],
+        every,
+        size[FILTERS],
+        size[DEPTH],
+        table,
+        size[W_OFFSETS],
+        pointer(dw, task * size[W_GROUP]),
+        size[W_FILTER],
+    )
 
 
 @Engine

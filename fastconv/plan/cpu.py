@@ -2,7 +2,8 @@
 
 "depthwise"  lanes are groups: for many groups of few channels (``cpu/depthwise.py``)
 "direct"     lanes are channels: pack, accumulate, unpack (``cpu/direct.py``)
-"gemm"       lanes are pixels, packed: 1x1 filters on larger images (``cpu/gemm.py``)
+"gemm"       lanes are pixels, packed: 1x1 filters on larger images (``cpu/gemm.py``,
+             ``cpu/gemm_weight.py``)
 "planar"     lanes are pixels: for few channels to a group, or short sums (``cpu/planar.py``)
 "winograd"   3x3 and Tx3x3 filters of stride 1 with a quarter of the products (``cpu/winograd.py``)
 "reference"  the formulas as literal loops (``reference.py``)
@@ -16,7 +17,7 @@ import numba
 import numpy as np
 
 from ..geometry import ConvGeometry
-from ..host import VECTOR_BITS
+from ..host import L3_BYTES, VECTOR_BITS
 from . import Choice
 
 ALGORITHMS = ("auto", "depthwise", "direct", "gemm", "planar", "winograd", "reference")
@@ -42,6 +43,13 @@ GEMM_PIXELS = 192
 # Pixels of a batch up to which grad_input of 1x1 filters takes "gemm", which reads filters where
 # they lie: 512 to 2048 channels, one image of 7x7 pixels, 0.75 of the time of "direct".
 FEW_PIXELS = 256
+
+# Bytes of images and results from which on the gradient of 1x1 filters takes "gemm", which asks for
+# them early, and the most products to a number that is read: 16 to 144 channels and filters took
+# 0.72 to 0.89 of the time of "direct". With 32 x 192, 27 products, it was 1.26 times, and of images
+# that caches hold 0.85 to 1.15. Of wide vectors not measured.
+FROM_MEMORY = inf if WIDE else L3_BYTES // 2
+PRODUCTS = 24
 
 # Products in a sum at most, and pixels in a line at least, for which "direct" spends more on
 # transposing the result than "planar" loses at the ends of lines: 1-D layers of 64 channels and 2
@@ -120,6 +128,8 @@ def _best(map_name: str, g: ConvGeometry, dtype: np.dtype[Any]) -> Choice:
     pixels = g.batch * prod(g.input)
     if pointwise and map_name == "grad_input" and pixels <= FEW_PIXELS:
         return Choice("gemm", f"{pixels} pixels do not make up for packing the filters")
+    if pointwise and map_name == "grad_weight" and _reads_more(g, dtype):
+        return Choice("gemm", "few products for each number that comes from memory")
     depth, width = _sums(map_name, g)
     unit, wide = prod(g.stride) == 1, across >= 2 * lanes
     if unit and wide and 0 < depth <= SHORTEST_SUM:
@@ -129,6 +139,13 @@ def _best(map_name: str, g: ConvGeometry, dtype: np.dtype[Any]) -> Choice:
     if depth <= SHORT_SUM and width >= LONG_LINE and few and (unit or not wide):
         return Choice("planar", f"sums of {depth} products are short, lines of {width} long")
     return Choice("direct", f"with {across} to a group, channels fill vectors of {lanes} lanes")
+
+
+def _reads_more(g: ConvGeometry, dtype: np.dtype[Any]) -> bool:
+    """Whether the gradient of 1x1 filters spends more on reading than on multiplying."""
+    channels, filters = g.in_channels // g.groups, g.out_channels // g.groups
+    read = g.batch * (g.in_channels + g.out_channels) * prod(g.input) * dtype.itemsize
+    return read >= FROM_MEMORY and channels * filters <= PRODUCTS * (channels + filters)
 
 
 def _sums(map_name: str, g: ConvGeometry) -> tuple[int, int]:

@@ -1,0 +1,30 @@
+"""Sums over pixels that are divided into *shares*, one task each.
+
+How many there are depends on the problem alone, and they are added in order: so the result does not
+depend on the number of threads, and long sums lose less to rounding.
+"""
+
+from .kernel import once
+from .simd import element, pointer, put
+
+
+@once
+def write_total(shares, count, distance, filters, depth, table, offsets, dw, w_filter):
+    """``dw[k, table[offsets + s]] = sum_i shares[i, k, s]``.
+
+    Parameters
+    ----------
+    shares : pointer to (count, filters, depth), the shares ``distance`` numbers apart
+    table : (n,) int64
+        Holds ``depth`` offsets from index ``offsets``.
+    dw : pointer
+        To the first filter; the others are ``w_filter`` numbers apart.
+    """
+    for k in range(filters):
+        result = pointer(dw, k * w_filter)
+        for s in range(depth):
+            i = k * depth + s
+            total = element(shares, i)
+            for share in range(1, count):
+                total += element(shares, share * distance + i)
+            put(result, element(table, offsets + s), total)
