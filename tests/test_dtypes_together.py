@@ -294,5 +294,6 @@ def test_explain_counts_copies_in_the_dtype_of_the_sums():
     told = fastconv.explain(images, filters, padding=1, padding_mode="reflect", dtype="float16")
     on_the_copy = fastconv.explain(padded, filters, dtype="float16")
     assert told.flops == on_the_copy.flops
+    assert told.flops == fastconv.explain(images, filters, padding=1, dtype="float16").flops
     for name, plan in told.maps.items():
         assert plan.workspace == on_the_copy.maps[name].workspace + 4 * np.prod(padded)

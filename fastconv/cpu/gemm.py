@@ -186,11 +186,10 @@ def correlate(
 
     tables = Tables()
     block_table = tables.add(image.blocks)
-    x_step = x.strides[5] * stride[2] if not image.padded else stride[2]
     y_offsets = offsets(block, (y.strides[0], *y.strides[3:]))
     panel = depth * row
     together = 1
-    if x_step == 1 and not image.padded:
+    if image.step == 1 and not image.padded:
         together = max(1, min(TOGETHER, L2_BYTES // max(panel * dtype.itemsize, 1)))
     packed = together * panel
     sums = CHUNK * row
@@ -210,8 +209,8 @@ def correlate(
         tables.add(offsets((channels, *taps), w.strides[2:])),
         tables.add(image.steps),
         tables.add(image.pixels),
-        tables.add(runs(image.pixels, x_step)),
-        x_step,
+        tables.add(runs(image.pixels, image.step)),
+        image.step,
         tables.add(y_offsets),
         tables.add(runs(y_offsets, y.strides[5])),
         y.strides[5],

@@ -138,17 +138,33 @@ def _clear_ends(rows, count, pitch, pixels):
             store(rows, i * pitch + last, zero(rows))
 
 
-@Kernel
-def multiply_share(task, slot, size, table, dy, x, unused, dw, work):
-    """Sum one share of the blocks for some filters and channels."""
-    shares, blocks, pitch = size[SHARES], size[BLOCKS], size[PITCH]
-    rest, share = divmod(task, shares)
-    rest, chunk = divmod(rest, size[CHUNKS])
+@inline
+def _part_of(task, size):
+    # Group, first filter and how many, first channel and how many of one part of ``dw``.
+    rest, chunk = divmod(task, size[CHUNKS])
     group, part = divmod(rest, size[PARTS])
     first = part * size[FILTERS] // size[PARTS]
     filters = (part + 1) * size[FILTERS] // size[PARTS] - first
     channel = chunk * size[CHUNK]
-    channels = min(size[CHUNK], size[CHANNELS] - channel)
+    return group, first, filters, channel, min(size[CHUNK], size[CHANNELS] - channel)
+
+
+@inline
+def _row(index, filters, size, table, block, of_dy, of_x):
+    # Where one of the rows of a block lies, those of filters before those of channels and taps.
+    if index < filters:
+        place = element(table, block + RESULT) + element(table, size[Y_FILTERS] + index)
+        return pointer(of_dy, place)
+    place = element(table, block + WINDOW) + element(table, size[X_STEPS] + index - filters)
+    return pointer(of_x, place)
+
+
+@Kernel
+def multiply_share(task, slot, size, table, dy, x, unused, dw, work):
+    """Sum one share of the blocks for some filters and channels."""
+    shares, blocks, pitch = size[SHARES], size[BLOCKS], size[PITCH]
+    part, share = divmod(task, shares)
+    group, first, filters, channel, channels = _part_of(part, size)
     depth = channels * size[TAPS]
     sums = pointer(work, task * size[SUMS])
     clear_lanes(sums, size[SUMS] // lanes(work))
@@ -167,22 +183,15 @@ def multiply_share(task, slot, size, table, dy, x, unused, dw, work):
         of_columns = size[X_PIXELS], size[X_RUNS], size[X_STEP], 0, pixels, columns, pitch
         gather_lines(seen, table, size[Y_FILTERS], filters, *of_rows)
         gather_lines(image, table, size[X_STEPS], depth, *of_columns)
-        asked = following = 0
-        if size[IN_LINE] and number + 1 < end:
-            asked, following = filters + depth, block + BLOCK_FIELDS
+        unasked = filters + depth if size[IN_LINE] and number + 1 < end else 0
         for begin in range(0, filters, TOGETHER):
             for i in range(0, depth, X_ROWS):
                 for j in range(begin, min(begin + TOGETHER, filters), Y_ROWS):
                     coming = rows  # is there
-                    if asked > filters:
-                        asked -= 1
-                        place = element(table, following + WINDOW)
-                        place += element(table, size[X_STEPS] + asked - filters)
-                        coming = pointer(of_x, place)
-                    elif asked > 0:
-                        asked -= 1
-                        place = element(table, following + RESULT)
-                        coming = pointer(of_dy, place + element(table, size[Y_FILTERS] + asked))
+                    if unasked > 0:
+                        unasked -= 1
+                        following = block + BLOCK_FIELDS
+                        coming = _row(unasked, filters, size, table, following, of_dy, of_x)
                     _multiply(
                         pointer(columns, i * pitch),
                         depth - 1 - i,
@@ -199,12 +208,8 @@ def multiply_share(task, slot, size, table, dy, x, unused, dw, work):
 @Kernel
 def total(task, slot, size, table, dy, x, unused, dw, work):
     """Add up the shares of some filters and channels, and write them to ``dw``."""
-    rest, chunk = divmod(task, size[CHUNKS])
-    group, part = divmod(rest, size[PARTS])
-    first = part * size[FILTERS] // size[PARTS]
-    filters = (part + 1) * size[FILTERS] // size[PARTS] - first
-    channel = chunk * size[CHUNK]
-    depth = min(size[CHUNK], size[CHANNELS] - channel) * size[TAPS]
+    group, first, filters, channel, channels = _part_of(task, size)
+    depth = channels * size[TAPS]
     place = group * size[W_GROUP] + first * size[W_FILTER] + channel * size[W_CHANNEL]
     write_total(
         pointer(work, task * size[SHARES] * size[SUMS]),
@@ -255,9 +260,8 @@ def grad_weight(
 
     tables = Tables()
     block_table = tables.add(image.blocks)
-    x_step = x.strides[5] * stride[2] if not image.padded else stride[2]
     y_offsets = offsets(block, (dy.strides[0], *dy.strides[3:]))
-    in_line = not image.padded and x_step == dy.strides[5] == 1 and block[:3] == (1, 1, 1)
+    in_line = not image.padded and image.step == dy.strides[5] == 1 and block[:3] == (1, 1, 1)
     pitch = spread(prod(block), width)
     sums = ceil(most * chunk * taps / width) * width
     slots = wholes * shares * sums
@@ -276,8 +280,8 @@ def grad_weight(
         *dw.strides[:3],
         tables.add(image.steps),
         tables.add(image.pixels),
-        tables.add(runs(image.pixels, x_step)),
-        x_step,
+        tables.add(runs(image.pixels, image.step)),
+        image.step,
         tables.add(offsets((most,), dy.strides[2:3])),
         tables.add(y_offsets),
         tables.add(runs(y_offsets, dy.strides[5])),

@@ -39,6 +39,17 @@ class ImageBlocks:
         Numbers in a vector.
     copied : bool
         Whether to copy what blocks see also where no padding calls for it.
+
+    Attributes
+    ----------
+    padded : bool
+        Whether blocks are seen in a copy, of ``slab`` numbers.
+    pixels, steps : Table
+        Offsets of a block's pixels, and of channels and taps.
+    step : int
+        From one pixel of a line to the next.
+    blocks : Table
+        BLOCK_FIELDS of each.
     """
 
     def __init__(
@@ -68,6 +79,7 @@ class ImageBlocks:
         x_strides = (x.strides[0], *x.strides[2:])
         seen = pitch if self.padded else x_strides
         self.pixels = offsets(block, (seen[0], *np.multiply(seen[2:], stride).tolist()))
+        self.step = seen[4] * stride[2]
         self.steps = offsets(
             (channels, *taps), (seen[1], *np.multiply(seen[2:], dilation).tolist())
         )
