@@ -129,6 +129,7 @@ def grad_share(task, slot, size, table, dy, x, unused, dw, work):
                     size[Y_OFFSETS],
                     size[Y_RUNS],
                     size[Y_STEP],
+                    0,
                     pixels,
                     panel,
                     cols,

@@ -133,7 +133,7 @@ def pack_group_filter(
     width = lanes(panel)
     pack_lanes(bias, 0, bias_distance, used, 1, panel, width)
     taps = pointer(panel, width)
-    pack_panel(weight, distance, used, table, offsets, runs, step, depth, taps, 1)
+    pack_panel(weight, distance, used, table, offsets, runs, step, 0, depth, taps, 1)
 
 
 @device

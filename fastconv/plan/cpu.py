@@ -40,10 +40,6 @@ MANY_TAPS = 4096
 # "direct" at 28x28 and above, 0.9 to 1.0 at 14x14, 1.05 to 1.2 at 7x7.
 GEMM_PIXELS = 192
 
-# Pixels of a batch up to which grad_input of 1x1 filters takes "gemm", which reads filters where
-# they lie: 512 to 2048 channels, one image of 7x7 pixels, 0.75 of the time of "direct".
-FEW_PIXELS = 256
-
 # Bytes of images and results from which on the gradient of 1x1 filters takes "gemm", which asks for
 # them early, and the most products to a number that is read: 16 to 144 channels and filters took
 # 0.72 to 0.89 of the time of "direct". With 32 x 192, 27 products, it was 1.26 times, and of images
@@ -125,9 +121,6 @@ def _best(map_name: str, g: ConvGeometry, dtype: np.dtype[Any]) -> Choice:
     pointwise = g.is_pointwise and prod(g.stride) == 1
     if pointwise and map_name != "grad_weight" and prod(g.output) >= GEMM_PIXELS:
         return Choice("gemm", f"1x1 filters on {prod(g.output)} pixels: a product of matrices")
-    pixels = g.batch * prod(g.input)
-    if pointwise and map_name == "grad_input" and pixels <= FEW_PIXELS:
-        return Choice("gemm", f"{pixels} pixels do not make up for packing the filters")
     if pointwise and map_name == "grad_weight" and _reads_more(g, dtype):
         return Choice("gemm", "few products for each number that comes from memory")
     depth, width = _sums(map_name, g)
