@@ -148,7 +148,7 @@ def _remember(
     precision: str,
     relu: bool = False,
 ) -> None:
-    """Keep what a call with this key came to, if it was a small one, for others like it."""
+    """Keep what a call with this key came to, for others like it."""
     if not repeats.is_new(key):
         return
     repeat = None
@@ -646,12 +646,19 @@ def conv_backward(
     of_x, of_weight, of_bias = check_needs(needs)
     # Says what is wrong before anything is computed.
     backend.choose("forward", g.padded, x, algorithm, precision)
-    dy, how = grad_output, (algorithm, precision, None)
+    dy, geometry = grad_output, (stride, padding, dilation, groups)
     if relu and (of_x or of_weight or of_bias):
         dy = backend.mask(dy, y)
+    how: dict[str, Any] = {
+        "padding_mode": padding_mode,
+        "data_format": data_format,
+        "algorithm": algorithm,
+        "precision": precision,
+        "accumulate_dtype": accumulate_dtype,
+    }
     return (
-        run_grad_input(backend, g, dy, weight, None, x.shape, *how) if of_x else None,
-        run_grad_weight(backend, g, dy, x, weight.shape, *how) if of_weight else None,
+        conv_grad_input(ndim, dy, weight, x.shape, *geometry, **how) if of_x else None,
+        conv_grad_weight(ndim, dy, x, weight.shape, *geometry, **how) if of_weight else None,
         run_grad_bias(backend, ndim, dy, g.channels_last) if of_bias else None,
     )
 

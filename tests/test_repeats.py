@@ -1,5 +1,6 @@
-"""Small calls like earlier ones: the same bits, and the same complaints."""
+"""Calls like earlier ones: the same bits, and the same complaints."""
 
+import numba
 import numpy as np
 import pytest
 
@@ -71,23 +72,63 @@ def test_they_are_known_and_results_are_new(rng):
     assert len(repeats._known) == 3
 
 
-def test_large_ones_are_not_kept(rng):
-    x, w = data(rng, (4, 32, 30, 30), "f4"), data(rng, (32, 32, 3, 3), "f4")
-    fastconv.conv2d(x, w)
-    x, w = np.ones((1, 1, 300, 300), "f4"), np.ones((1, 1, 1, 1), "f4")  # of few operations
-    fastconv.conv2d(x, w)
+# Of several megabytes, or many operations: on all threads, in aligned memory.
+LARGE = [
+    ((2, 40, 41, 37), (24, 40, 3, 3), {"stride": 2, "padding": 1}),  # grad_input in phases
+    ((3, 24, 45, 31), (96, 24, 1, 1), {}),
+    ((2, 64, 33, 35), (64, 1, 3, 3), {"padding": 1, "groups": 64}),
+    ((1, 1, 300, 500), (1, 1, 1, 1), {}),  # of few operations
+    ((2, 16, 12, 10), (32, 16, 12, 10), {}),  # grad_input may copy the filters
+    ((3, 96, 45, 31), (24, 96, 1, 1), {"stride": (1, 2)}),  # no filter meets some pixels
+]
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["first", "last"])
+@pytest.mark.parametrize(("x_shape", "weight_shape", "options"), LARGE, ids=str)
+def test_large_ones(x_shape, weight_shape, options, last, rng):
+    x, w = data(rng, x_shape, "f4"), data(rng, weight_shape, "f4")
+    if last:
+        x, options = np.moveaxis(x, 1, -1).copy(), {**options, "data_format": "channels_last"}
+    y = fastconv.conv2d(x, w, **options)
+    calls = [
+        (fastconv.conv2d, (x, w), y),
+        (fastconv.conv2d_grad_input, (y, w, x.shape), x),
+        (fastconv.conv2d_grad_weight, (y, x, w.shape), w),
+    ]
+    for call, arguments, like in calls:
+        expected = np.full_like(like, np.nan)
+        call(*arguments, **options, out=expected)
+        results = [call(*arguments, **options) for _ in range(3)]
+        threads = numba.get_num_threads()
+        try:
+            numba.set_num_threads(1)
+            results.append(call(*arguments, **options))
+        finally:
+            numba.set_num_threads(threads)
+        results.append(call(*arguments, **options))
+        for result in results:
+            np.testing.assert_array_equal(result, expected)
+        assert len({result.ctypes.data for result in results}) == len(results)
+    kept = [key[0] for key, repeat in repeats._known.items() if repeat]
+    assert {"forward", "grad_weight"} <= {*kept}
+    assert len(kept) == 3 or weight_shape in [weights for _, weights, _ in LARGE[-2:]]
+
+
+def test_what_is_not_kept():
     for dtype in ("f2", "c8", "i4"):  # of other backends
         fastconv.conv1d(np.ones((1, 1, 5), dtype), np.ones((1, 1, 3), dtype))
     fastconv.conv1d(np.ones((0, 1, 5)), np.ones((1, 1, 3)))
     fastconv.conv1d(np.ones((1, 1, 5)), np.ones((1, 1, 3)), padding=1, padding_mode="reflect")
+    fastconv.conv1d(np.ones((1, 1, 5)), np.ones((1, 1, 3)), algorithm="reference")
+    assert len(repeats._known) == 6
     assert not any(repeats._known.values())
 
 
-def test_long_tables_are_not_kept():
+def test_long_tables():
     """Of few numbers and operations, but with an offset for each of many taps."""
     x = np.ones((1, 1, 60_000), "f4")
-    fastconv.conv1d(x, x)
-    assert not any(repeats._known.values())
+    for _ in range(3):
+        assert fastconv.conv1d(x, x)[0, 0, 0] == 60_000
 
 
 def test_a_read_only_bias(rng):

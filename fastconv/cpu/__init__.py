@@ -21,7 +21,7 @@ what gradients need besides,
     side_by_side(a, b, axis, groups)
     spread_bias(bias, shape, ndim, channels_last),
 
-small calls again,
+calls that were made before,
 
     repeat_of(map_name, a, b, bias, geometry, out, algorithm, relu)
 
@@ -38,6 +38,7 @@ below it. ``grad_input`` has that and a bias because a transposed convolution, w
 well, has them.
 """
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from math import prod
@@ -50,7 +51,7 @@ from numpy.typing import NDArray
 from .. import reference
 from ..caching import PerDtype
 from ..geometry import ConvGeometry, Ints, image_shape
-from ..memory import ALIGNED_BYTES, workspace
+from ..memory import ALIGNED_BYTES, empty, workspace
 from ..plan import check_precision
 from ..plan import cpu as plan
 from ..repeats import Repeat
@@ -59,7 +60,7 @@ from . import driver, padding
 from .elementwise import mask as mask
 from .elementwise import side_by_side as side_by_side
 from .elementwise import spread_bias as spread_bias
-from .jobs import jobs_of
+from .jobs import Job, jobs_of
 from .pooling import avg_pool as avg_pool
 from .pooling import avg_pool_grad_input as avg_pool_grad_input
 from .pooling import max_pool as max_pool
@@ -72,8 +73,7 @@ Array = NDArray[Any]
 # Gradients of filters per sample are computed together up to this size.
 SAMPLES_BYTES = 16 * 2**20
 
-# Numbers in the tables of a call that is kept whole: with more, to look it up is not its work, and
-# 256 of a MiB each were 250 MB.
+# Numbers in the tables of a call that is kept with its plan: 256 plans of a MiB each were 250 MB.
 SMALL_TABLE = 4096
 
 # Rows of pixels that ``grad_bias`` adds up one after the other.
@@ -186,28 +186,42 @@ def repeat_of(
 ) -> Repeat | None:
     """What takes other arrays like ``a``, ``b`` and ``bias``, all aligned, to one like ``out``.
 
-    None if the map is not a small one, to which it matters that nothing is looked at again.
+    None if some part of the map is no view of these arrays, or no engine's.
     """
     g = geometry
-    if algorithm == "reference" or out.nbytes >= ALIGNED_BYTES:
+    if algorithm == "reference":
         return None
-    jobs = [*jobs_of(map_name, a, b, out, g, algorithm, bias is not None, relu)]
-    if len(jobs) != 1 or jobs[0].b is None:
-        return None
-    job, shape, dtype = jobs[0], out.shape, out.dtype
-    plan = job.engine.plan(job.a, job.b, job.out, *job.options)
-    see_a, see_b, see_out = viewer(a, job.a), viewer(b, job.b), viewer(out, job.out)
-    small = plan.operations < driver.SERIAL_BELOW and plan.table.size <= SMALL_TABLE
-    if not (small and see_a and see_b and see_out):
-        return None
-    run, zeros = driver.small_run(plan, dtype), plan.no_bias
+    parts = []
+    for job in jobs_of(map_name, a, b, out, g, algorithm, bias is not None, relu):
+        of_a, of_b = (job.b, job.a) if job.swapped else (job.a, job.b)
+        see_a, see_b, see_out = viewer(a, of_a), viewer(b, of_b), viewer(out, job.out)
+        if not (see_a and see_b and see_out):
+            return None
+        parts.append((_runner(job), see_a, see_b, see_out))
+    shape, dtype = out.shape, out.dtype
+    new = np.empty if out.nbytes < ALIGNED_BYTES else empty
 
     def repeat(a: Array, b: Array, bias: Array | None) -> Array:
-        out = np.empty(shape, dtype)
-        run(see_a(a), see_b(b), zeros if bias is None else bias, see_out(out))
+        out = new(shape, dtype)
+        for run, see_a, see_b, see_out in parts:
+            run(see_a(a), see_b(b), bias, see_out(out))
         return out
 
     return repeat
+
+
+def _runner(job: Job) -> Callable[[Array, Array, Array | None, Array], None]:
+    """What runs a job on views like its own, all aligned, in the order of the map's arrays."""
+    plan = job.engine.plan(job.a, job.b, job.out, *job.options)
+    if plan.operations < driver.SERIAL_BELOW and plan.table.size <= SMALL_TABLE:
+        run = driver.small_run(plan, job.out.dtype)
+    else:
+        engine, options = job.engine, job.options
+
+        def run(a: Array, b: Array, bias: Array | None, out: Array) -> None:
+            engine(a, b, bias, out, *options)
+
+    return (lambda a, b, bias, out: run(b, a, bias, out)) if job.swapped else run
 
 
 def grad_bias(grad_output: Array, shape: Ints, channels_last: bool) -> Array:

@@ -164,12 +164,15 @@ def threads_of(plan: Plan) -> int:
     return 1 if plan.operations < SERIAL_BELOW else team.threads()
 
 
-def small_run(plan: Plan, dtype: np.dtype[Any]) -> Callable[[Array, Array, Array, Array], None]:
-    """What ``run`` does with a plan of little to do, as a function of its arrays."""
+def small_run(
+    plan: Plan, dtype: np.dtype[Any]
+) -> Callable[[Array, Array, Array | None, Array], None]:
+    """What ``run`` does with a plan of little to do, as a function of arrays and a bias."""
     loop, size, table, work = _run_serial[dtype], plan.size, plan.table, plan.work
-    (stages,) = plan.runs
+    (stages,), zeros = plan.runs, plan.no_bias
 
-    def run(a: Array, b: Array, c: Array, out: Array) -> None:
+    def run(a: Array, b: Array, bias: Array | None, out: Array) -> None:
+        c = zeros if bias is None else bias
         loop(stages, size, table, a, b, c, out, workspace(work, dtype))
 
     return run

@@ -50,6 +50,7 @@ class Job(NamedTuple):
     b: Any
     out: Array
     options: tuple[Ints | bool, ...]
+    swapped: bool = False  # whether `a` is a view of the map's second array, and `b` of its first
 
 
 def jobs_of(
@@ -80,7 +81,9 @@ def jobs_of(
             d, h, w = stride
             x, stride = x[..., ::d, ::h, ::w], ONES
             if direct_weight.fills_more_swapped(dw.shape, dw.dtype):
-                dy, x, dw = x, dy, dw.swapaxes(1, 2)
+                how = stride, g.before, g.dilation
+                yield Job(engine, x, dy, dw.swapaxes(1, 2), how, swapped=True)
+                return
         yield Job(engine, dy, x, dw, (stride, g.before, g.dilation))
     else:
         dy, dx = grouped_image(a, g.y_shape, g), grouped_image(out, g.x_shape, g)
