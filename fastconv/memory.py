@@ -43,7 +43,7 @@ _freed: dict[int, list[Bytes]] = {}
 
 def _aligned(nbytes: int) -> Bytes:
     raw = np.empty(nbytes + LINE, np.uint8)
-    start = -raw.ctypes.data % LINE
+    start = -raw.__array_interface__["data"][0] % LINE  # 0.7 us less than by `ctypes`
     return raw[start : start + nbytes]
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import fastconv
+from fastconv import repeats
 from fastconv.cpu import depthwise, depthwise_last, direct, far, gemm, tile
 
 from .cases import data
@@ -29,6 +30,7 @@ def plans_anew():
 def forget_plans():
     for engine in (direct.correlate, gemm.correlate, depthwise.correlate):
         engine._plans.clear()
+    repeats._known.clear()
 
 
 def outputs(shape, dtype):

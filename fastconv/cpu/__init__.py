@@ -38,7 +38,6 @@ below it. ``grad_input`` has that and a bias because a transposed convolution, w
 well, has them.
 """
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from math import prod
@@ -60,6 +59,7 @@ from . import driver, padding
 from .elementwise import mask as mask
 from .elementwise import side_by_side as side_by_side
 from .elementwise import spread_bias as spread_bias
+from .engine import Run
 from .jobs import Job, jobs_of
 from .pooling import avg_pool as avg_pool
 from .pooling import avg_pool_grad_input as avg_pool_grad_input
@@ -72,9 +72,6 @@ Array = NDArray[Any]
 
 # Gradients of filters per sample are computed together up to this size.
 SAMPLES_BYTES = 16 * 2**20
-
-# Numbers in the tables of a call that is kept with its plan: 256 plans of a MiB each were 250 MB.
-SMALL_TABLE = 4096
 
 # Rows of pixels that ``grad_bias`` adds up one after the other.
 ROWS_SUMMED = 256
@@ -210,17 +207,9 @@ def repeat_of(
     return repeat
 
 
-def _runner(job: Job) -> Callable[[Array, Array, Array | None, Array], None]:
+def _runner(job: Job) -> Run:
     """What runs a job on views like its own, all aligned, in the order of the map's arrays."""
-    plan = job.engine.plan(job.a, job.b, job.out, *job.options)
-    if plan.operations < driver.SERIAL_BELOW and plan.table.size <= SMALL_TABLE:
-        run = driver.small_run(plan, job.out.dtype)
-    else:
-        engine, options = job.engine, job.options
-
-        def run(a: Array, b: Array, bias: Array | None, out: Array) -> None:
-            engine(a, b, bias, out, *options)
-
+    run = job.engine.repeat(job.a, job.b, job.out, *job.options)
     return (lambda a, b, bias, out: run(b, a, bias, out)) if job.swapped else run
 
 

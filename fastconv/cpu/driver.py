@@ -120,7 +120,14 @@ class Plan:
         Floating-point operations of all stages together.
     biases : int
         Length of the zeros that stand for a bias where there is none.
+
+    Attributes
+    ----------
+    threads : int
+        How many it was made for.
     """
+
+    threads = 1
 
     def __init__(
         self,
@@ -159,9 +166,20 @@ def _runs(
                 yield [(address, first, last)]
 
 
+def is_small(plan: Plan) -> bool:
+    """Whether there is so little to do that one thread does it."""
+    return plan.operations < SERIAL_BELOW
+
+
+def is_stale(plan: Plan) -> bool:
+    """Whether another number of threads has been set since the plan was made."""
+    # Asking how many there are takes a tenth of a small call, which needs but one.
+    return not is_small(plan) and plan.threads != team.threads()
+
+
 def threads_of(plan: Plan) -> int:
-    """Threads that take part in a job: one, if there is little to do."""
-    return 1 if plan.operations < SERIAL_BELOW else team.threads()
+    """Threads that take part in a job."""
+    return 1 if is_small(plan) else plan.threads
 
 
 def small_run(

@@ -21,13 +21,17 @@ from numpy.typing import NDArray
 
 from . import driver, team
 from .blocks import Ints
-from .driver import SERIAL_BELOW, Plan
+from .driver import Plan
 from .views import aligned, layout
 
 Array = NDArray[Any]
+Run = Callable[[Array, Array, Array | None, Array], None]
 
 KEPT = 256  # plans
 KEPT_NUMBERS = 2**20  # in their tables: 8 MiB for each engine
+
+# Numbers in the tables of a plan that ``repeat`` keeps, 64 KiB.
+REPEATED_NUMBERS = 8192
 
 
 class Engine:
@@ -35,22 +39,22 @@ class Engine:
 
     def __init__(self, make_plan: Callable[..., Plan]) -> None:
         self._make_plan = make_plan
-        self._plans: dict[tuple[Any, ...], tuple[Plan, int]] = {}
+        self._plans: dict[tuple[Any, ...], Plan] = {}
 
     def plan(self, a: Array, b: Array, out: Array, *options: Ints | bool) -> Plan:
         """The plan for these arrays, made when such shapes and strides are first seen."""
         key = out.dtype, a.shape, a.strides, b.shape, b.strides, out.shape, out.strides, options
-        plan, threads = self._plans.get(key, (None, 0))
-        # Asking how many threads there are takes a tenth of a small call, which needs but one.
-        if plan is None or (plan.operations >= SERIAL_BELOW and threads != team.threads()):
+        plan = self._plans.get(key)
+        if plan is None or driver.is_stale(plan):
             threads = team.threads()
             itemsize = out.dtype.itemsize
             views = [layout(x.shape, x.strides, itemsize) for x in (a, b, out)]
             plan = self._make_plan(out.dtype, threads, *views, *options)
-            numbers = [kept.table.size for kept, _ in list(self._plans.values())]
+            plan.threads = threads
+            numbers = [kept.table.size for kept in list(self._plans.values())]
             if len(numbers) >= KEPT or sum(numbers) + plan.table.size > KEPT_NUMBERS:
                 self._plans.clear()
-            self._plans[key] = plan, threads
+            self._plans[key] = plan
         return plan
 
     def __call__(
@@ -63,3 +67,18 @@ class Engine:
         a, b = aligned(a), aligned(b)
         plan = self.plan(a, b, out, *options)
         driver.run(plan, a, b, plan.no_bias if bias is None else bias, out)
+
+    def repeat(self, a: Array, b: Array, out: Array, *options: Ints | bool) -> Run:
+        """What a call does with such arrays, all aligned, as a function of them and a bias."""
+        plan = self.plan(a, b, out, *options)
+        if plan.table.size > REPEATED_NUMBERS:
+            return lambda a, b, bias, out: self(a, b, bias, out, *options)
+        if driver.is_small(plan):
+            return driver.small_run(plan, out.dtype)
+        zeros = plan.no_bias
+
+        def run(a: Array, b: Array, bias: Array | None, out: Array) -> None:
+            now = self.plan(a, b, out, *options) if driver.is_stale(plan) else plan
+            driver.run(now, a, b, zeros if bias is None else bias, out)
+
+        return run
