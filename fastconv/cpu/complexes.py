@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from .. import cpu
 from ..dtypes import COMPLEX, Numbers
 from ..geometry import ConvGeometry, Ints
-from ..memory import COPY_BYTES, copied, empty
+from ..memory import copied, empty
 from .converted import Converted
 
 Array = NDArray[Any]
@@ -44,7 +44,7 @@ class Complex(Converted):
         image = cpu.grouped_image(image, grouped, g)
         if self._parts_are_channels(image):
             return _parts(image)
-        parts = empty((*grouped[:3], 2, *grouped[3:]), self.sums, COPY_BYTES)
+        parts = empty((*grouped[:3], 2, *grouped[3:]), self.sums)
         parts[:, :, :, 0], parts[:, :, :, 1] = image.real, image.imag
         return parts.reshape(_twice(grouped))
 
@@ -72,7 +72,7 @@ class Complex(Converted):
         if self._parts_are_channels(out):
             yield _parts(out)
             return
-        sums = empty(_twice(grouped), self.sums, COPY_BYTES)
+        sums = empty(_twice(grouped), self.sums)
         yield sums
         parts = sums.reshape(*grouped[:3], 2, *grouped[3:])
         with np.errstate(over="ignore"):

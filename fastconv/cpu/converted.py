@@ -18,7 +18,7 @@ from .. import converted, cpu
 from ..batches import images_at_a_time
 from ..dtypes import Numbers, check_ordered, is_half
 from ..geometry import ConvGeometry, Ints
-from ..memory import COPY_BYTES, copied, empty
+from ..memory import copied, empty
 from ..plan import Choice
 from ..plan import cpu as plan
 from .halves import narrow, widen
@@ -51,7 +51,7 @@ class Converted(Stored, converted.Converted):
         if out.dtype == self.sums:
             yield out
             return
-        sums = empty(out.shape, self.sums, COPY_BYTES)
+        sums = empty(out.shape, self.sums)
         yield sums
         if is_half(out.dtype):
             narrow(sums, out)

@@ -13,7 +13,7 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-from ..memory import COPY_BYTES, empty
+from ..memory import empty
 from .blocks import Tables
 from .driver import Plan
 from .elementwise import OPERATIONS, PIECE
@@ -112,7 +112,7 @@ _NARROW = {"float16": _engine(narrow_float16), "bfloat16": _engine(narrow_bfloat
 
 def widen(halves: Array) -> Array:
     """Halves as float32: a contiguous copy."""
-    singles = empty(halves.shape, SINGLE, COPY_BYTES)
+    singles = empty(halves.shape, SINGLE)
     _convert(_WIDEN, np.ascontiguousarray(halves), singles, halves.dtype.name)
     return singles
 

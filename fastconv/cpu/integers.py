@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from .. import cpu
 from ..dtypes import Numbers
 from ..geometry import ConvGeometry, Ints
-from ..memory import COPY_BYTES, copied, empty
+from ..memory import copied, empty
 from ..plan import Choice
 from ..plan import cpu as plan
 from ..results import result_like
@@ -177,7 +177,7 @@ class Integers(Stored):
 
         Of no more than 32 bits, as float64 has them.
         """
-        y = empty(out.shape, FLOAT32 if x.itemsize <= 2 else FLOAT64, COPY_BYTES)
+        y = empty(out.shape, FLOAT32 if x.itemsize <= 2 else FLOAT64)
         indices = cpu.max_pool(copied(x, y.dtype), geometry, ndim, y, indexed)
         np.maximum(y, np.iinfo(x.dtype).min, out=y)  # -inf where there is nothing but padding
         np.copyto(out, y, casting="unsafe")
@@ -209,7 +209,7 @@ class Integers(Stored):
         result = cpu.grouped_image(out, target, g)
         if algorithm == "reference":
             # In int64 alone: the others are the same modulo 2**bits.
-            total = empty(out.shape, INT64, COPY_BYTES)
+            total = empty(out.shape, INT64)
             with np.errstate(over="ignore"):  # of plain Python, without the compiler
                 compute(copied(x, INT64), copied(weight, INT64), None, g, total, algorithm)
             out[...] = total.astype(out.dtype)
@@ -219,7 +219,7 @@ class Integers(Stored):
             dtype, parts = how
             xs = [cpu.grouped_image(digit, source, g) for digit in _digits(x, dtype)]
             ws = [digit.reshape(g.weight_shape) for digit in _digits(weight, dtype)]
-            sums = cpu.grouped_image(empty(out.shape, dtype, COPY_BYTES), target, g)
+            sums = cpu.grouped_image(empty(out.shape, dtype), target, g)
             for part in parts:
                 some = (*axis * (slice(None),), part.channels)
                 a = _joined([xs[i][:, :, part.channels] for i, _ in part.digits], 2)
