@@ -37,7 +37,7 @@ from .lines import (
 from .packing import inside
 from .simd import lanes, load, load_if, pointer, prefetch, rolled, tile
 
-RUNS = (4, 2, 1)  # pixels
+RUNS = (4, 3, 1)  # pixels
 
 
 def _runner(name, run, three, begin, add_taps, finish):
@@ -142,7 +142,7 @@ def line_walker(name, begin_of, adder_of, finish_of):
 
     # For each length of run, by the kind of row.
     kinds = zip(RUNS, runners(0), runners(1), runners(2), strict=True)
-    take_4, take_2, take_1 = [_chooser(name, *kind) for kind in kinds]
+    take_4, take_3, take_1 = [_chooser(name, *kind) for kind in kinds]
 
     @device
     @named(name)
@@ -164,12 +164,12 @@ def line_walker(name, begin_of, adder_of, finish_of):
             here, to = pointer(seen, q * step * size[COL]), pointer(result, q * size[Y_COL])
             left = end - q if begin <= q < end else 0
             arguments = here, size, table, line, at, some, to, panels
-            if left >= 4:
+            if left >= 4 and left != 6 and left != 9:
                 take_4(kind, *arguments)
                 q += 4
-            elif left >= 2:
-                take_2(kind, *arguments)
-                q += 2
+            elif left >= 3:
+                take_3(kind, *arguments)
+                q += 3
             else:
                 take_1(kind if left else 0, *arguments)
                 q += 1
