@@ -5,7 +5,8 @@
 With one filter to a group (depthwise convolutions, image filters) or a few, vectors of filters
 would be mostly empty. Here a vector holds neighbouring pixels and one weight at a time is
 broadcast. A task copies what a block of pixels sees (``phases.py``), goes through it with all
-filters of the group, and copies the lines of the result out of the sums.
+filters of the group, and copies the lines of the result out of the sums. A single filter takes
+three lines at a time: ``planar_lines.py``.
 """
 
 from math import prod
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..host import L2_BYTES, VECTOR_BITS, VECTOR_REGISTERS
+from . import planar_lines
 from .blocks import Ints, Tables, block_shape, offsets, spread
 from .driver import Plan
 from .engine import Engine
@@ -153,6 +155,8 @@ def correlate(
     relu: bool = False,
 ) -> Plan:
     """Plan a correlation."""
+    if planar_lines.serves(w, y, stride, dilation):
+        return planar_lines.make_plan(dtype, threads, x, w, y, stride, before, dilation, relu)
     width = VECTOR_BITS // 8 // dtype.itemsize
     groups, filters, channels, *taps = w.shape
     pixels = (y.shape[0], *y.shape[3:])

@@ -1,0 +1,206 @@
+"""Correlation with a single filter to a group: three lines of the result at a time.
+
+    y[n,p,q] = bias + sum_c sum_a sum_b  x[n, c, p+a - above, q*stride + b*dilation - left] w[c,a,b]
+
+A line of the image is seen by several lines of the result, each through another line of the filter:
+what is loaded of it serves three. ``planar.py`` loads as many vectors as it multiplies, half of
+them across two cache lines, which takes twice as long as the multiply-adds.
+"""
+
+from math import ceil, prod
+from typing import Any
+
+import numpy as np
+
+from ..host import L2_BYTES, VECTOR_BITS, VECTOR_REGISTERS
+from .blocks import Ints, Tables, block_shape, offsets, spread
+from .driver import Plan
+from .kernel import Kernel, inline
+from .packing import copy_line
+from .phases import (
+    BLOCK_FIELDS,
+    BLOCK_TABLE,
+    COPY_FIELDS,
+    CORNER,
+    COUNTS,
+    LINE_PITCH,
+    PLANE_PITCH,
+    RESULT,
+    STRIDE,
+    PhaseCopy,
+    copy_phases,
+)
+from .simd import broadcast, element, fma, lanes, load, pointer, store, tile, where_positive
+from .views import Layout
+
+# Lines of a tile, and vectors of pixels in each.
+LINES = 3
+COLS = 6 if VECTOR_REGISTERS == 32 else 3
+
+# Pixels of the result from which on the tables for it are worth while, and products in a sum at
+# most: they are added one after the other, and not in pieces.
+MANY_PIXELS = 4096
+FEW_PRODUCTS = 1024
+
+# Fields of `size` after those of the copy.
+(
+    TAPS,  # in a line of the filter, of all channels and planes
+    DOWN,  # lines of the filter
+    BLOCKS,
+    W_GROUP,
+    W_DOWN,
+    Y_GROUP,
+    Y_LINE,  # from a line of y to the next, to the third next, to the next plane, to the next pixel
+    Y_ROW,
+    Y_PLANE,
+    Y_COL,
+    LEFT,  # lines of y from the corner of the first window on
+    W_OFFSETS,  # where in `table`: offsets of taps in w and in the copy, line by line
+    X_STEPS,
+    RELU,
+    SLOT,
+    SUMS,
+) = range(COPY_FIELDS, COPY_FIELDS + 16)
+
+
+def serves(w: Layout, y: Layout, stride: Ints, dilation: Ints) -> bool:
+    """Whether lines of the result see neighbours, and are worth it."""
+    _, filters, *sums = w.shape
+    neighbours = filters == stride[1] == dilation[1] == 1 and w.shape[4] >= LINES
+    return neighbours and prod(sums) <= FEW_PRODUCTS and prod(y.shape) >= MANY_PIXELS
+
+
+@inline
+def _add_lines(acc, factors, seen, taps, count, begin, end):
+    # `count` lines of the image, from line `seen` on. Lines begin to end of the tile see the first
+    # of them through line `taps` of the filter, and through those before it.
+    x, weight, size, table = factors
+    pixels = tile(x, 1, COLS)
+    for s in range(count * size[TAPS]):
+        first = element(table, size[X_STEPS] + seen * size[TAPS] + s)
+        for j in range(COLS):
+            pixels[0, j] = load(x, first + j * lanes(x))
+        tap = element(table, size[W_OFFSETS] + taps * size[TAPS] + s)
+        for k in range(begin, end):
+            value = broadcast(weight, tap - (k - begin) * size[W_DOWN])
+            for j in range(COLS):
+                acc[k, j] = fma(value, pixels[0, j], acc[k, j])
+
+
+@inline
+def _correlate_tile(factors, size, bias, left, out, pitch):
+    # Three lines of COLS vectors, of which those that are `left` are written, `pitch` apart.
+    width, down = lanes(out), size[DOWN]
+    acc = tile(out, LINES, COLS)
+    for k in range(LINES):
+        for j in range(COLS):
+            acc[k, j] = broadcast(bias, 0)
+    # The literals unroll the loops over a tile.
+    _add_lines(acc, factors, 0, 0, 1, 0, 1)
+    _add_lines(acc, factors, 1, 1, 1, 0, 2)
+    _add_lines(acc, factors, 2, 2, down - 2, 0, 3)
+    _add_lines(acc, factors, down, down - 1, 1, 1, 3)
+    _add_lines(acc, factors, down + 1, down - 1, 1, 2, 3)
+    for k in range(LINES):
+        if k < left:
+            for j in range(COLS):
+                total = acc[k, j]
+                total = where_positive(total, total) if size[RELU] else total
+                store(out, k * pitch + j * width, total)
+
+
+@Kernel
+def lines_block(task, slot, size, table, x, weight, bias, y, work):
+    """Take one block of pixels through the filter of one group."""
+    step = COLS * lanes(work)
+    group, block = divmod(task, size[BLOCKS])
+    block = size[BLOCK_TABLE] + block * BLOCK_FIELDS
+    sums = pointer(work, slot * size[SLOT])
+    copy = pointer(sums, LINES * size[SUMS])
+    copy_phases(x, size, table, block, group, copy)
+    planes, rows, cols = table[block + COUNTS], table[block + COUNTS + 1], table[block + COUNTS + 2]
+    lines = size[LEFT] - table[block + CORNER + 1]
+    filters, number = pointer(weight, group * size[W_GROUP]), pointer(bias, group)
+    in_place = size[Y_COL] == 1 and cols >= step
+    for o in range(planes):
+        plane = pointer(copy, o * size[STRIDE] * size[PLANE_PITCH])
+        result = pointer(y, group * size[Y_GROUP] + table[block + RESULT] + o * size[Y_PLANE])
+        for p in range(rows):
+            line, to = pointer(plane, p * size[LINE_PITCH]), pointer(result, p * size[Y_ROW])
+            left = min(lines - p * LINES, LINES)
+            for i in range(0, cols, step):
+                if in_place:
+                    q = min(i, cols - step)  # the last tile of a line overlaps the one before
+                    out, pitch = pointer(to, q), size[Y_LINE]
+                else:
+                    q, out, pitch = i, pointer(sums, i), size[SUMS]
+                factors = pointer(line, q), filters, size, table
+                _correlate_tile(factors, size, number, left, out, pitch)
+            for k in range(0 if in_place else left):
+                place = pointer(to, k * size[Y_LINE])
+                copy_line(pointer(sums, k * size[SUMS]), 1, cols, place, size[Y_COL])
+
+
+def make_plan(
+    dtype: np.dtype[Any],
+    threads: int,
+    x: Layout,
+    w: Layout,
+    y: Layout,
+    stride: Ints,
+    before: Ints,
+    dilation: Ints,
+    relu: bool,
+) -> Plan:
+    """Plan a correlation that this ``serves``."""
+    width = VECTOR_BITS // 8 // dtype.itemsize
+    groups, _, channels, planes, down, across = w.shape
+    batch, _, _, depth, lines, cols = y.shape
+    image, of_group, filter_, plane, line, col = y.strides
+    # Three lines are a row of blocks; the copy holds them apart, as it does what strides skip.
+    rows = Layout(
+        (batch, groups, 1, depth, ceil(lines / LINES), cols),
+        (image, of_group, filter_, plane, LINES * line, col),
+    )
+    seen = planes, down + LINES - 1, across
+    steps = stride[0], LINES, stride[2]
+    pixels = (batch, *rows.shape[3:])
+
+    # The copy shares the second-level cache with what it is made of and what becomes of it; and
+    # there should be a few blocks for every thread.
+    for room in (16384, 8192, 4096, 2048, 1024):
+        block = block_shape((1, *pixels[1:]), room // LINES)
+        copy = PhaseCopy(x, rows, seen, steps, before, dilation, block)
+        cached = copy.size * dtype.itemsize <= L2_BYTES // 4
+        if cached and groups * len(copy.blocks) >= 4 * threads:
+            break
+    # The last tile of a line reads and writes past the pixels.
+    sums = spread(block[3] + COLS * width, width)
+    slot = spread(LINES * sums + copy.size + COLS * width, width)
+
+    tables = Tables()
+    block_table = tables.add(copy.blocks)
+    group, _, of_channel, of_plane, of_line, of_col = w.strides
+    by_line = offsets((down, channels, planes, across), (of_line, of_channel, of_plane, of_col))
+    size = (
+        *copy.fields(block_table),
+        channels * planes * across,
+        down,
+        len(copy.blocks),
+        group,
+        of_line,
+        of_group,
+        line,
+        LINES * line,
+        plane,
+        col,
+        lines - before[1],
+        tables.add(by_line),
+        tables.add(np.moveaxis(copy.steps.reshape(channels, *seen), 2, 0)),
+        int(relu),
+        slot,
+        sums,
+    )
+    stages = [(lines_block, groups * len(copy.blocks))]
+    operations = 2 * prod(w.shape) * batch * prod(y.shape[3:])
+    return Plan(dtype, stages, size, tables, threads * slot, operations, groups)
