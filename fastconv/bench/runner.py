@@ -28,8 +28,8 @@ SHORT_CALL = 0.010
 # Short calls are repeated in a round until they take this long together. Of 2 ms, less than another
 # program takes at a time, calls of 10 us were 0.7 or 1.2 times as fast as a peer's, run by run.
 ROUND_SECONDS = 0.010
-# How long they take is the mean of so many: the first, which finds nothing in the caches, took up
-# to 10 times as long as those that follow, and rounds were a tenth of what they should be.
+# How long they take is the median of so many: the first, which finds nothing in the caches, took up
+# to 10 times as long as those that follow, and one that another program holds up takes as long.
 TRIAL_CALLS = 20
 MOST_CALLS = 1000
 
@@ -50,7 +50,7 @@ class _Entry:
         once = _seconds(self.way.call, 1)
         self.short = once < SHORT_CALL
         if self.short:
-            once = _seconds(self.way.call, TRIAL_CALLS)
+            once = statistics.median(_seconds(self.way.call, 1) for _ in range(TRIAL_CALLS))
         self.calls = min(MOST_CALLS, max(1, round(ROUND_SECONDS / once)))
         affordable = int(seconds / (once * (self.calls + self.short)))
         self.rounds = min(rounds, max(LEAST_ROUNDS, affordable))
