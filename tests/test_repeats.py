@@ -1,5 +1,7 @@
 """Calls like earlier ones: the same bits, and the same complaints."""
 
+import itertools
+
 import numba
 import numpy as np
 import pytest
@@ -114,13 +116,66 @@ def test_large_ones(x_shape, weight_shape, options, last, rng):
     assert len(kept) == 3 or weight_shape in [weights for _, weights, _ in LARGE[-2:]]
 
 
+POOLS = [
+    ((2, 5, 9, 11), (3, 2), {"stride": (2, 1), "padding": 1, "ceil_mode": True}),
+    ((3, 40, 24, 22), 2, {}),
+    ((4, 64, 60, 50), 3, {"stride": 2}),
+]
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["first", "last"])
+@pytest.mark.parametrize(("shape", "size", "options"), POOLS, ids=str)
+def test_pooling(shape, size, options, last, dtype, rng):
+    x = data(rng, shape, dtype)
+    if last:
+        x, options = np.moveaxis(x, 1, -1).copy(), {**options, "data_format": "channels_last"}
+    y = fastconv.max_pool2d(x, size, **options)
+    dy = data(rng, y.shape, dtype)
+    calls = [
+        (fastconv.max_pool2d, (x, size), y.shape),
+        (fastconv.max_pool2d_grad_input, (dy, x, size), x.shape),
+        (fastconv.avg_pool2d, (x, size), y.shape),
+        (fastconv.avg_pool2d_grad_input, (dy, x.shape, size), x.shape),
+    ]
+    for pool, arguments, result in calls:
+        expected = np.full(result, np.nan, dtype)
+        pool(*arguments, **options, out=expected)
+        results = [pool(*arguments, **options) for _ in range(3)]
+        for other in results:
+            np.testing.assert_array_equal(other, expected)
+        assert len({other.ctypes.data for other in results}) == 3
+    assert len(repeats._known) == 4
+    assert all(repeats._known.values())
+
+
+def test_pooling_with_other_words():
+    """Calls that differ in nothing but a word are other calls."""
+    x = np.arange(1.0, 7).reshape(1, 1, 6)
+    for _ in range(2):
+        for padded, whole in itertools.product((True, False), repeat=2):
+            how = {"padding": 1, "ceil_mode": whole, "count_include_pad": padded}
+            y = fastconv.avg_pool1d(x, 3, **how)
+            means = [1, 4, 3] if padded else [1.5, 4, 6]
+            assert y.tolist() == [[means if whole else means[:2]]]
+            dx = fastconv.avg_pool1d_grad_input(y, x.shape, 3, **how)
+            assert dx[0, 0, 0] == y[0, 0, 0] / (3 if padded else 2)
+        indices = fastconv.max_pool1d(x, 2, return_indices=True)[1]
+        assert indices.tolist() == [[[1, 3, 5]]]
+        assert fastconv.max_pool1d(x, 2).tolist() == [[[2, 4, 6]]]
+        for size in (2.0, [2.0], True):
+            with pytest.raises(TypeError, match="kernel_size"):
+                fastconv.max_pool1d(x, size)
+
+
 def test_what_is_not_kept():
     for dtype in ("f2", "c8", "i4"):  # of other backends
         fastconv.conv1d(np.ones((1, 1, 5), dtype), np.ones((1, 1, 3), dtype))
     fastconv.conv1d(np.ones((0, 1, 5)), np.ones((1, 1, 3)))
     fastconv.conv1d(np.ones((1, 1, 5)), np.ones((1, 1, 3)), padding=1, padding_mode="reflect")
     fastconv.conv1d(np.ones((1, 1, 5)), np.ones((1, 1, 3)), algorithm="reference")
-    assert len(repeats._known) == 6
+    fastconv.max_pool1d(np.ones((1, 1, 5), "i4"), 2)
+    fastconv.avg_pool1d(np.ones((0, 1, 5)), 2)
+    assert len(repeats._known) == 8
     assert not any(repeats._known.values())
 
 

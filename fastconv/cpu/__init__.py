@@ -31,6 +31,7 @@ and for pooling,
     max_pool_grad_input(grad_output, x, geometry, ndim, out)
     avg_pool(x, geometry, ndim, out, padded)
     avg_pool_grad_input(grad_output, geometry, ndim, out, padded)
+    pool_repeat_of(map_name, a, b, geometry, out, padded)
 
 Arrays come as the caller has them, but checked; ``choose`` has said which algorithm, and ``out`` is
 from ``result_like``, is written whole and returned. With ``relu``, 0 takes the place of results
@@ -50,7 +51,7 @@ from numpy.typing import NDArray
 from .. import reference
 from ..caching import PerDtype
 from ..geometry import ConvGeometry, Ints, image_shape
-from ..memory import ALIGNED_BYTES, empty, workspace
+from ..memory import workspace
 from ..plan import check_precision
 from ..plan import cpu as plan
 from ..repeats import Repeat
@@ -59,14 +60,13 @@ from . import driver, padding
 from .elementwise import mask as mask
 from .elementwise import side_by_side as side_by_side
 from .elementwise import spread_bias as spread_bias
-from .engine import Run
-from .jobs import Job, jobs_of
+from .jobs import jobs_of, repeated
 from .pooling import avg_pool as avg_pool
 from .pooling import avg_pool_grad_input as avg_pool_grad_input
 from .pooling import max_pool as max_pool
 from .pooling import max_pool_grad_input as max_pool_grad_input
+from .pooling import pool_repeat_of as pool_repeat_of
 from .views import grouped_image as grouped_image
-from .views import viewer
 
 Array = NDArray[Any]
 
@@ -188,29 +188,8 @@ def repeat_of(
     g = geometry
     if algorithm == "reference":
         return None
-    parts = []
-    for job in jobs_of(map_name, a, b, out, g, algorithm, bias is not None, relu):
-        of_a, of_b = (job.b, job.a) if job.swapped else (job.a, job.b)
-        see_a, see_b, see_out = viewer(a, of_a), viewer(b, of_b), viewer(out, job.out)
-        if not (see_a and see_b and see_out):
-            return None
-        parts.append((_runner(job), see_a, see_b, see_out))
-    shape, dtype = out.shape, out.dtype
-    new = np.empty if out.nbytes < ALIGNED_BYTES else empty
-
-    def repeat(a: Array, b: Array, bias: Array | None) -> Array:
-        out = new(shape, dtype)
-        for run, see_a, see_b, see_out in parts:
-            run(see_a(a), see_b(b), bias, see_out(out))
-        return out
-
-    return repeat
-
-
-def _runner(job: Job) -> Run:
-    """What runs a job on views like its own, all aligned, in the order of the map's arrays."""
-    run = job.engine.repeat(job.a, job.b, job.out, *job.options)
-    return (lambda a, b, bias, out: run(b, a, bias, out)) if job.swapped else run
+    jobs = jobs_of(map_name, a, b, out, g, algorithm, bias is not None, relu)
+    return repeated(jobs, a, b, out)
 
 
 def grad_bias(grad_output: Array, shape: Ints, channels_last: bool) -> Array:

@@ -1,12 +1,14 @@
 """What the maps are made of: an engine and the views of the arrays that it takes, for each part."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..geometry import ConvGeometry, Ints
+from ..memory import ALIGNED_BYTES, empty
+from ..repeats import Repeat
 from . import (
     depthwise,
     depthwise_weight,
@@ -19,8 +21,8 @@ from . import (
     winograd,
     winograd_weight,
 )
-from .engine import Engine
-from .views import grouped_image
+from .engine import Engine, Run
+from .views import grouped_image, viewer
 
 Array = NDArray[Any]
 ONES = (1, 1, 1)
@@ -115,3 +117,33 @@ def _grad_input(
         filters = None if phase.taps is None else swapped[phase.taps]
         options = ONES, phase.before, phase.dilation, relu
         yield Job(_CORRELATE[algorithm], dy, filters, dx[phase.place], options)
+
+
+def repeated(jobs: Iterable[Job], a: Array, b: Array, out: Array) -> Repeat | None:
+    """What takes other arrays like ``a`` and ``b``, all aligned, and a bias to one like ``out``.
+
+    None if a job's arrays are no views of these.
+    """
+    parts = []
+    for job in jobs:
+        of_a, of_b = (job.b, job.a) if job.swapped else (job.a, job.b)
+        see_a, see_b, see_out = viewer(a, of_a), viewer(b, of_b), viewer(out, job.out)
+        if not (see_a and see_b and see_out):
+            return None
+        parts.append((_runner(job), see_a, see_b, see_out))
+    shape, dtype = out.shape, out.dtype
+    new = np.empty if out.nbytes < ALIGNED_BYTES else empty
+
+    def repeat(a: Array, b: Array, bias: Array | None) -> Array:
+        out = new(shape, dtype)
+        for run, see_a, see_b, see_out in parts:
+            run(see_a(a), see_b(b), bias, see_out(out))
+        return out
+
+    return repeat
+
+
+def _runner(job: Job) -> Run:
+    """What runs a job on views like its own, all aligned, in the order of the map's arrays."""
+    run = job.engine.repeat(job.a, job.b, job.out, *job.options)
+    return (lambda a, b, bias, out: run(b, a, bias, out)) if job.swapped else run

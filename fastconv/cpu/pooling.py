@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..geometry import ConvGeometry, Ints
+from ..repeats import Repeat
 from . import pool, pool_gradient
+from .jobs import Job, repeated
 from .views import grouped_image
 
 Array = NDArray[Any]
@@ -26,15 +28,9 @@ def max_pool(
     ValueError
         If a plane has more pixels than a number of the dtype has bits to count.
     """
-    g = geometry
-    _check_pixels(x, g)
+    _check_pixels(x, geometry)
     indices = np.empty(out.shape, np.int64) if indexed else None
-    if g.batch:
-        guise = np.empty((0,) * 6, out.dtype)
-        if indices is not None:
-            guise = grouped_image(_in_guise(indices, out.dtype), g.y_shape, g)
-        x, y = grouped_image(x, g.x_shape, g), grouped_image(out, g.y_shape, g)
-        pool.max_pool(x, guise, None, y, g.kernel, g.stride, g.before, g.dilation)
+    _run("max_pool", x, indices, geometry, out)
     return indices
 
 
@@ -42,30 +38,63 @@ def max_pool_grad_input(
     grad_output: Array, x: Array, geometry: ConvGeometry, ndim: int, out: Array
 ) -> None:
     """Write the gradient of ``max_pool`` into ``out``."""
-    g = geometry
-    _check_pixels(x, g)
-    if g.batch:
-        dy, x = grouped_image(grad_output, g.y_shape, g), grouped_image(x, g.x_shape, g)
-        dx = grouped_image(out, g.x_shape, g)
-        pool_gradient.max_pool_grad_input(x, dy, None, dx, g.kernel, g.stride, g.before, g.dilation)
+    _check_pixels(x, geometry)
+    _run("max_pool_grad_input", grad_output, x, geometry, out)
 
 
 def avg_pool(x: Array, geometry: ConvGeometry, ndim: int, out: Array, padded: bool) -> None:
     """Write the means of windows into ``out``; pixels of the padding count if it is ``padded``."""
-    g = geometry
-    if g.batch:
-        x, y = grouped_image(x, g.x_shape, g), grouped_image(out, g.y_shape, g)
-        pool.avg_pool(x, x, None, y, *_sizes(g, padded))
+    _run("avg_pool", x, None, geometry, out, padded)
 
 
 def avg_pool_grad_input(
     grad_output: Array, geometry: ConvGeometry, ndim: int, out: Array, padded: bool
 ) -> None:
     """Write the gradient of ``avg_pool`` into ``out``."""
-    g = geometry
+    _run("avg_pool_grad_input", grad_output, None, geometry, out, padded)
+
+
+def pool_repeat_of(
+    map_name: str, a: Array, b: Array | None, geometry: ConvGeometry, out: Array, padded: bool
+) -> Repeat | None:
+    """What takes other arrays like ``a`` and ``b``, all aligned, to one like ``out``, no indices.
+
+    ``b`` is None unless the map takes a second array.
+    """
+    return repeated([_job(map_name, a, b, geometry, out, padded)], a, a if b is None else b, out)
+
+
+def _run(
+    map_name: str,
+    a: Array,
+    b: Array | None,
+    g: ConvGeometry,
+    out: Array,
+    padded: bool = False,
+) -> None:
     if g.batch:
-        dy, dx = grouped_image(grad_output, g.y_shape, g), grouped_image(out, g.x_shape, g)
-        pool_gradient.avg_pool_grad_input(dy, dy, None, dx, *_sizes(g, padded))
+        job = _job(map_name, a, b, g, out, padded)
+        job.engine(job.a, job.b, None, job.out, *job.options)
+
+
+def _job(
+    map_name: str, a: Array, b: Array | None, g: ConvGeometry, out: Array, padded: bool
+) -> Job:
+    """What computes a map; ``b`` is the image of the largest numbers' gradient, or indices."""
+    windows = g.kernel, g.stride, g.before, g.dilation
+    if map_name.endswith("grad_input"):
+        dy, dx = grouped_image(a, g.y_shape, g), grouped_image(out, g.x_shape, g)
+        if b is None:
+            return Job(pool_gradient.avg_pool_grad_input, dy, dy, dx, _sizes(g, padded))
+        x = grouped_image(b, g.x_shape, g)
+        return Job(pool_gradient.max_pool_grad_input, x, dy, dx, windows, swapped=True)
+    x, y = grouped_image(a, g.x_shape, g), grouped_image(out, g.y_shape, g)
+    if map_name == "avg_pool":
+        return Job(pool.avg_pool, x, x, y, _sizes(g, padded))
+    guise = np.empty((0,) * 6, out.dtype)
+    if b is not None:
+        guise = grouped_image(_in_guise(b, out.dtype), g.y_shape, g)
+    return Job(pool.max_pool, x, guise, y, windows)
 
 
 def _sizes(g: ConvGeometry, padded: bool) -> tuple[Ints, ...]:

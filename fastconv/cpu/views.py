@@ -42,6 +42,8 @@ def viewer(
     """
     if view is None:
         return None
+    if view.size == 0:
+        return lambda other: view
     shape, strides, dtype = view.shape, view.strides, view.dtype
     start = view.ctypes.data
     if view.size == array.size:  # and not some taps of filters
