@@ -8,6 +8,7 @@ from collections.abc import Hashable, Sequence
 from functools import lru_cache
 from typing import Any, SupportsIndex
 
+import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from . import padded, repeats
@@ -646,21 +647,30 @@ def conv_backward(
     of_x, of_weight, of_bias = check_needs(needs)
     # Says what is wrong before anything is computed.
     backend.choose("forward", g.padded, x, algorithm, precision)
-    dy, geometry = grad_output, (stride, padding, dilation, groups)
+    dy, dx, dw = grad_output, None, None
     if relu and (of_x or of_weight or of_bias):
         dy = backend.mask(dy, y)
-    how: dict[str, Any] = {
-        "padding_mode": padding_mode,
-        "data_format": data_format,
-        "algorithm": algorithm,
-        "precision": precision,
-        "accumulate_dtype": accumulate_dtype,
-    }
-    return (
-        conv_grad_input(ndim, dy, weight, x.shape, *geometry, **how) if of_x else None,
-        conv_grad_weight(ndim, dy, x, weight.shape, *geometry, **how) if of_weight else None,
-        run_grad_bias(backend, ndim, dy, g.channels_last) if of_bias else None,
-    )
+    if all(type(array) is np.ndarray for array in given.values()):
+        # As calls of their own, which know earlier ones like them.
+        numbers = stride, padding, dilation, groups
+        how: dict[str, Any] = {
+            "padding_mode": padding_mode,
+            "data_format": data_format,
+            "algorithm": algorithm,
+            "precision": precision,
+            "accumulate_dtype": accumulate_dtype,
+        }
+        if of_x:
+            dx = conv_grad_input(ndim, dy, weight, x.shape, *numbers, **how)
+        if of_weight:
+            dw = conv_grad_weight(ndim, dy, x, weight.shape, *numbers, **how)
+    else:  # one array in another place decides where all gradients are
+        words = algorithm, precision, None
+        if of_x:
+            dx = run_grad_input(backend, g, dy, weight, None, x.shape, *words)
+        if of_weight:
+            dw = run_grad_weight(backend, g, dy, x, weight.shape, *words)
+    return dx, dw, run_grad_bias(backend, ndim, dy, g.channels_last) if of_bias else None
 
 
 conv1d, conv2d, conv3d = ranks(conv)

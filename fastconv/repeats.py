@@ -16,7 +16,8 @@ from .arguments import is_plain
 Array = NDArray[Any]
 Repeat = Callable[[Array, Array, Array | None], Array]
 
-KEPT = 256
+# Enough for all layers of a network: with more in turn, each would be looked at again.
+KEPT = 1024
 
 # None stands for calls that have to be looked at in earnest every time.
 _known: dict[Hashable, Repeat | None] = {}

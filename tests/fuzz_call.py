@@ -210,7 +210,7 @@ def check(rng, call, counts):
     for name, array in call.arrays.items():
         assert np.array_equal(before[name], array, equal_nan=True), f"{name} was changed"
     assert out is None or result is out
-    if out is None:  # a small call is not looked at again
+    if out is None:  # a call like an earlier one is not looked at again
         again = function(*call.arrays.values(), *call.extra, **call.options)
         assert np.array_equal(again, result, equal_nan=True), "not the same once more"
         assert not np.may_share_memory(again, result)

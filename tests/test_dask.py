@@ -214,6 +214,13 @@ def test_needs(rng):
     dx, dw, db = fastconv.conv2d_backward(dy, lazy, w, needs=(False, False, True))
     assert dx is dw is None
     np.testing.assert_array_equal(*compute(db), 2 * 7 * 12)
+    # One lazy array makes all gradients lazy, also those that do not depend on it.
+    exact = fastconv.conv2d_backward(dy, x, w)
+    for arrays in ((dy, lazy, w), (dy, x, da.from_array(w)), (da.from_array(dy), x, w)):
+        gradients = fastconv.conv2d_backward(*arrays)
+        assert all(isinstance(gradient, da.Array) for gradient in gradients)
+        for result, expected in zip(compute(*gradients), exact, strict=True):
+            assert_close(result, expected.astype("f8"))
 
 
 class Loads:

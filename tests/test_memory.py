@@ -158,6 +158,16 @@ def test_memory_of_large_results_is_used_again(filters):
     assert (other == 2).all()
 
 
+def test_results_of_about_the_same_size_share_memory():
+    x, w = np.ones((1, 1, 32, 64), np.float32), np.ones((140, 1, 1, 1), np.float32)
+    fastconv.free_workspace()
+    address = fastconv.conv2d(x, w).ctypes.data
+    y = fastconv.conv2d(3 * x, w[:138])
+    assert y.ctypes.data == address
+    assert y.shape == (1, 138, 32, 64)
+    assert (y == 3).all()
+
+
 def test_memory_of_large_results_is_bounded():
     x = np.ones((1, 1, 32, 64), np.float32)
     fastconv.free_workspace()

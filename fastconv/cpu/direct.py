@@ -66,8 +66,11 @@ FILTER_BYTES = L3_BYTES // 8
 
 
 @once
-def _pack_part(size, table, weight, bias, group, part, begin, end, panel):
-    """Pack a row of biases and some channels and taps of one panel; a lane is a filter."""
+def _pack_part(size, table, weight, bias, group, part, run, begin, end, panel):
+    """Pack a row of biases and some channels and taps of one panel; a lane is a filter.
+
+    ``run`` and what is returned are runs of taps: see ``pack_panel``.
+    """
     cols = size[COLS]
     row = cols * lanes(panel)
     first = part * row
@@ -76,13 +79,13 @@ def _pack_part(size, table, weight, bias, group, part, begin, end, panel):
     for j in range(0, row, lanes(panel)):
         store(panel, j, load_first(biases, j, max(valid - j, 0)))
     filters = pointer(weight, group * size[W_GROUP] + first * size[W_FILTER])
-    pack_panel(
+    return pack_panel(
         filters,
         size[W_FILTER],
         valid,
         table,
         size[W_OFFSETS],
-        size[W_RUNS],
+        run,
         size[W_STEP],
         begin,
         end,
@@ -96,7 +99,7 @@ def pack_filters(task, slot, size, table, x, weight, bias, y, work):
     """Pack one panel."""
     group, part = divmod(task, size[PANELS])
     panel = pointer(work, task * (size[DEPTH] + 1) * size[COLS] * lanes(work))
-    _pack_part(size, table, weight, bias, group, part, 0, size[DEPTH], panel)
+    _pack_part(size, table, weight, bias, group, part, size[W_RUNS], 0, size[DEPTH], panel)
 
 
 def _kernel(far: bool) -> Kernel:
@@ -128,12 +131,15 @@ def _kernel(far: bool) -> Kernel:
             )
             valid = size[FILTERS] - first
             in_place = size[IN_PLACE] > 0 and valid >= row
+            w_run = size[W_RUNS]
             for begin in range(0, depth, STEPS):
                 end = min(begin + STEPS, depth)
                 steps = pointer(panel, (1 + begin) * row)
                 if not packed:
                     steps = pointer(panel, row)
-                    _pack_part(size, table, weight, bias, group, part, begin, end, panel)
+                    w_run = _pack_part(
+                        size, table, weight, bias, group, part, w_run, begin, end, panel
+                    )
                 span, relu = end - begin, size[RELU] > 0 and end == depth
                 run, i = size[Y_RUNS], 0
                 while i < pixels:

@@ -30,8 +30,9 @@ Run = Callable[[Array, Array, Array | None, Array], None]
 KEPT = 256  # plans
 KEPT_NUMBERS = 2**20  # in their tables: 8 MiB for each engine
 
-# Numbers in the tables of a plan that ``repeat`` keeps, 64 KiB.
-REPEATED_NUMBERS = 8192
+# Numbers in the tables of a plan that ``repeat`` keeps as well, 32 KiB: of 1024 calls that are
+# known (``repeats.KEPT``) most have less. Others are looked up here, for which their work makes up.
+REPEATED_NUMBERS = 4096
 
 
 class Engine:

@@ -164,6 +164,7 @@ def line_walker(name, begin_of, adder_of, finish_of):
             here, to = pointer(seen, q * step * size[COL]), pointer(result, q * size[Y_COL])
             left = end - q if begin <= q < end else 0
             arguments = here, size, table, line, at, some, to, panels
+            # 6 and 9 pixels are threes: after fours, 2 or 1 would be left, to be taken one by one.
             if left >= 4 and left != 6 and left != 9:
                 take_4(kind, *arguments)
                 q += 4

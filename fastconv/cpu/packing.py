@@ -407,15 +407,16 @@ def scatter_lines(source, pitch, count, table, offsets, run, step, begin, end, t
 
 
 @once
-def pack_panel(source, distance, valid, table, offsets, runs, step, begin, end, target, cols):
+def pack_panel(source, distance, valid, table, offsets, run, step, begin, end, target, cols):
     """``target[i, lane] = source[table[offsets + begin + i] + lane * distance]``.
 
-    And 0 from lane ``valid`` on.
+    And 0 from lane ``valid`` on. Returns the run of the last position.
 
     Parameters
     ----------
     table : (n,) int64
-        Holds offsets from index ``offsets``, and their runs of ``step`` from ``runs``.
+        Holds offsets from index ``offsets``, and their runs of ``step``, of which ``run`` is that
+        of ``begin`` or one before it.
     target : pointer to (end - begin, cols * lanes)
     """
     width = lanes(target)
@@ -427,11 +428,12 @@ def pack_panel(source, distance, valid, table, offsets, runs, step, begin, end, 
             for first in range(0, row, width):
                 prefetch(coming, first)
                 store(target, (i - begin) * row + first, load(piece, first))
-        return
+        return run
+    first_run = last_run = run_of(table, run, begin)
     for first in range(0, row, width):
         used = min(max(valid - first, 0), width)
         base = pointer(source, first * distance)
-        run, i = runs, begin
+        run, i = first_run, begin
         while i < end:
             run = run_of(table, run, i)
             length = min(element(table, run + 1), end) - i
@@ -443,6 +445,8 @@ def pack_panel(source, distance, valid, table, offsets, runs, step, begin, end, 
             place = pointer(target, (i - begin) * row + first)
             pack_lanes(start, step, distance, used, length, place, row)
             i += length
+        last_run = run
+    return last_run
 
 
 @once

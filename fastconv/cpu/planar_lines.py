@@ -30,22 +30,24 @@ from .phases import (
     PhaseCopy,
     copy_phases,
 )
-from .simd import broadcast, element, fma, lanes, load, pointer, store, tile, where_positive
+from .simd import broadcast, element, fma, lanes, load, pointer, store, tile, where_positive, zero
 from .views import Layout
 
 # Lines of a tile, and vectors of pixels in each.
 LINES = 3
 COLS = 6 if VECTOR_REGISTERS == 32 else 3
 
-# Pixels of the result from which on the tables for it are worth while, and products in a sum at
-# most: they are added one after the other, and not in pieces.
+# Pixels of an image of the result from which on the tables for it are worth while.
 MANY_PIXELS = 4096
-FEW_PRODUCTS = 1024
+
+# Products added up before they join the sum, as in ``planar.py``.
+PIECE = 512
 
 # Fields of `size` after those of the copy.
 (
     TAPS,  # in a line of the filter, of all channels and planes
-    DOWN,  # lines of the filter
+    DOWN,  # lines of the filter, and the pieces in which they are added up
+    PIECES,
     BLOCKS,
     W_GROUP,
     W_DOWN,
@@ -60,14 +62,23 @@ FEW_PRODUCTS = 1024
     RELU,
     SLOT,
     SUMS,
-) = range(COPY_FIELDS, COPY_FIELDS + 16)
+) = range(COPY_FIELDS, COPY_FIELDS + 17)
 
 
 def serves(w: Layout, y: Layout, stride: Ints, dilation: Ints) -> bool:
-    """Whether lines of the result see neighbours, and are worth it."""
-    _, filters, *sums = w.shape
-    neighbours = filters == stride[1] == dilation[1] == 1 and w.shape[4] >= LINES
-    return neighbours and prod(sums) <= FEW_PRODUCTS and prod(y.shape) >= MANY_PIXELS
+    """Whether lines of the result see neighbours, few of those computed are left over, and a piece
+    of the sum has as many lines of taps as a tile has lines.
+    """
+    filters, down = w.shape[1], w.shape[4]
+    neighbours = filters == stride[1] == dilation[1] == 1
+    lines = y.shape[4]
+    computed = ceil(lines / LINES) * LINES
+    long = down // _pieces(w) >= LINES
+    return neighbours and long and computed <= 1.2 * lines and prod(y.shape[3:]) >= MANY_PIXELS
+
+
+def _pieces(w: Layout) -> int:
+    return ceil(prod(w.shape[2:]) / PIECE)
 
 
 @inline
@@ -90,23 +101,29 @@ def _add_lines(acc, factors, seen, taps, count, begin, end):
 @inline
 def _correlate_tile(factors, size, bias, left, out, pitch):
     # Three lines of COLS vectors, of which those that are `left` are written, `pitch` apart.
-    width, down = lanes(out), size[DOWN]
+    width, pieces = lanes(out), size[PIECES]
     acc = tile(out, LINES, COLS)
-    for k in range(LINES):
-        for j in range(COLS):
-            acc[k, j] = broadcast(bias, 0)
-    # The literals unroll the loops over a tile.
-    _add_lines(acc, factors, 0, 0, 1, 0, 1)
-    _add_lines(acc, factors, 1, 1, 1, 0, 2)
-    _add_lines(acc, factors, 2, 2, down - 2, 0, 3)
-    _add_lines(acc, factors, down, down - 1, 1, 1, 3)
-    _add_lines(acc, factors, down + 1, down - 1, 1, 2, 3)
-    for k in range(LINES):
-        if k < left:
+    for piece in range(pieces):
+        first, end = piece * size[DOWN] // pieces, (piece + 1) * size[DOWN] // pieces
+        for k in range(LINES):
             for j in range(COLS):
-                total = acc[k, j]
-                total = where_positive(total, total) if size[RELU] else total
-                store(out, k * pitch + j * width, total)
+                acc[k, j] = broadcast(bias, 0)
+                if piece > 0:
+                    acc[k, j] = zero(out)
+        # The first two lines of the image are seen by one and by two lines of the tile, so are the
+        # last two; all others by all three. The literals unroll the loops over the tile.
+        _add_lines(acc, factors, first, first, 1, 0, 1)
+        _add_lines(acc, factors, first + 1, first + 1, 1, 0, 2)
+        _add_lines(acc, factors, first + 2, first + 2, end - first - 2, 0, 3)
+        _add_lines(acc, factors, end, end - 1, 1, 1, 3)
+        _add_lines(acc, factors, end + 1, end - 1, 1, 2, 3)
+        relu = size[RELU] > 0 and piece == pieces - 1
+        for k in range(LINES):
+            if k < left:
+                for j in range(COLS):
+                    place = k * pitch + j * width
+                    total = load(out, place) + acc[k, j] if piece > 0 else acc[k, j]
+                    store(out, place, where_positive(total, total) if relu else total)
 
 
 @Kernel
@@ -186,6 +203,7 @@ def make_plan(
         *copy.fields(block_table),
         channels * planes * across,
         down,
+        _pieces(w),
         len(copy.blocks),
         group,
         of_line,

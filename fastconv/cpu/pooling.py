@@ -30,7 +30,7 @@ def max_pool(
     """
     _check_pixels(x, geometry)
     indices = np.empty(out.shape, np.int64) if indexed else None
-    _run("max_pool", x, indices, geometry, out)
+    _run("max_pool", x, None, indices, geometry, out)
     return indices
 
 
@@ -39,62 +39,71 @@ def max_pool_grad_input(
 ) -> None:
     """Write the gradient of ``max_pool`` into ``out``."""
     _check_pixels(x, geometry)
-    _run("max_pool_grad_input", grad_output, x, geometry, out)
+    _run("max_pool_grad_input", grad_output, x, None, geometry, out)
 
 
 def avg_pool(x: Array, geometry: ConvGeometry, ndim: int, out: Array, padded: bool) -> None:
     """Write the means of windows into ``out``; pixels of the padding count if it is ``padded``."""
-    _run("avg_pool", x, None, geometry, out, padded)
+    _run("avg_pool", x, None, None, geometry, out, padded)
 
 
 def avg_pool_grad_input(
     grad_output: Array, geometry: ConvGeometry, ndim: int, out: Array, padded: bool
 ) -> None:
     """Write the gradient of ``avg_pool`` into ``out``."""
-    _run("avg_pool_grad_input", grad_output, None, geometry, out, padded)
+    _run("avg_pool_grad_input", grad_output, None, None, geometry, out, padded)
 
 
 def pool_repeat_of(
-    map_name: str, a: Array, b: Array | None, geometry: ConvGeometry, out: Array, padded: bool
+    map_name: str, a: Array, x: Array | None, geometry: ConvGeometry, out: Array, padded: bool
 ) -> Repeat | None:
-    """What takes other arrays like ``a`` and ``b``, all aligned, to one like ``out``, no indices.
+    """What takes other arrays like ``a`` and ``x``, all aligned, to one like ``out``, no indices.
 
-    ``b`` is None unless the map takes a second array.
+    ``x`` are the images where ``a`` is the gradient of their maxima, and None otherwise.
     """
-    return repeated([_job(map_name, a, b, geometry, out, padded)], a, a if b is None else b, out)
+    job = _job(map_name, a, x, None, geometry, out, padded)
+    return repeated([job], a, a if x is None else x, out)
 
 
 def _run(
     map_name: str,
     a: Array,
-    b: Array | None,
+    x: Array | None,
+    indices: Array | None,
     g: ConvGeometry,
     out: Array,
     padded: bool = False,
 ) -> None:
     if g.batch:
-        job = _job(map_name, a, b, g, out, padded)
+        job = _job(map_name, a, x, indices, g, out, padded)
         job.engine(job.a, job.b, None, job.out, *job.options)
 
 
 def _job(
-    map_name: str, a: Array, b: Array | None, g: ConvGeometry, out: Array, padded: bool
+    map_name: str,
+    a: Array,
+    x: Array | None,
+    indices: Array | None,
+    g: ConvGeometry,
+    out: Array,
+    padded: bool,
 ) -> Job:
-    """What computes a map; ``b`` is the image of the largest numbers' gradient, or indices."""
+    """What takes ``a``, images or the gradient of results, to ``out``."""
     windows = g.kernel, g.stride, g.before, g.dilation
-    if map_name.endswith("grad_input"):
-        dy, dx = grouped_image(a, g.y_shape, g), grouped_image(out, g.x_shape, g)
-        if b is None:
-            return Job(pool_gradient.avg_pool_grad_input, dy, dy, dx, _sizes(g, padded))
-        x = grouped_image(b, g.x_shape, g)
-        return Job(pool_gradient.max_pool_grad_input, x, dy, dx, windows, swapped=True)
-    x, y = grouped_image(a, g.x_shape, g), grouped_image(out, g.y_shape, g)
+    if map_name == "max_pool":
+        guise = np.empty((0,) * 6, out.dtype)
+        if indices is not None:
+            guise = grouped_image(_in_guise(indices, out.dtype), g.y_shape, g)
+        a, y = grouped_image(a, g.x_shape, g), grouped_image(out, g.y_shape, g)
+        return Job(pool.max_pool, a, guise, y, windows)
     if map_name == "avg_pool":
-        return Job(pool.avg_pool, x, x, y, _sizes(g, padded))
-    guise = np.empty((0,) * 6, out.dtype)
-    if b is not None:
-        guise = grouped_image(_in_guise(b, out.dtype), g.y_shape, g)
-    return Job(pool.max_pool, x, guise, y, windows)
+        a, y = grouped_image(a, g.x_shape, g), grouped_image(out, g.y_shape, g)
+        return Job(pool.avg_pool, a, a, y, _sizes(g, padded))
+    dy, dx = grouped_image(a, g.y_shape, g), grouped_image(out, g.x_shape, g)
+    if x is None:
+        return Job(pool_gradient.avg_pool_grad_input, dy, dy, dx, _sizes(g, padded))
+    x = grouped_image(x, g.x_shape, g)
+    return Job(pool_gradient.max_pool_grad_input, x, dy, dx, windows, swapped=True)
 
 
 def _sizes(g: ConvGeometry, padded: bool) -> tuple[Ints, ...]:
