@@ -24,6 +24,7 @@ from .blocks import Ints, Tables
 from .kernel import OPTIONS, Kernel, driver_arguments, kernel_signature
 
 Array = NDArray[Any]
+Run = Callable[[Array, Array, Array | None, Array], None]
 
 # Work below this many operations is done by the calling thread: waking the others costs about
 # 4 us, in which one core does several hundred thousand.
@@ -182,9 +183,7 @@ def threads_of(plan: Plan) -> int:
     return 1 if is_small(plan) else plan.threads
 
 
-def small_run(
-    plan: Plan, dtype: np.dtype[Any]
-) -> Callable[[Array, Array, Array | None, Array], None]:
+def small_run(plan: Plan, dtype: np.dtype[Any]) -> Run:
     """What ``run`` does with a plan of little to do, as a function of arrays and a bias."""
     loop, size, table, work = _run_serial[dtype], plan.size, plan.table, plan.work
     (stages,), zeros = plan.runs, plan.no_bias

@@ -21,11 +21,10 @@ from numpy.typing import NDArray
 
 from . import driver, team
 from .blocks import Ints
-from .driver import Plan
+from .driver import Plan, Run
 from .views import aligned, layout
 
 Array = NDArray[Any]
-Run = Callable[[Array, Array, Array | None, Array], None]
 
 KEPT = 256  # plans
 KEPT_NUMBERS = 2**20  # in their tables: 8 MiB for each engine

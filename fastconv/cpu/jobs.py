@@ -21,7 +21,8 @@ from . import (
     winograd,
     winograd_weight,
 )
-from .engine import Engine, Run
+from .driver import Run
+from .engine import Engine
 from .views import grouped_image, viewer
 
 Array = NDArray[Any]

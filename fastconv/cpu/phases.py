@@ -11,7 +11,8 @@ of no window; with narrow images a vector spans several lines.
 
 import numpy as np
 
-from .blocks import Ints, Table, corners
+from ..host import L2_BYTES
+from .blocks import Ints, Table, block_shape, corners
 from .kernel import device
 from .packing import clear, inside, pack_line
 from .simd import lanes, load, pointer, rolled, square_tile, store, transpose
@@ -38,7 +39,7 @@ class PhaseCopy:
     taps, stride, before, dilation : Ints
         Filter extents and geometry along each spatial axis.
     block : Ints
-        Block shape (1, O, P, Q), as ``blocks.block_shape`` makes it.
+        Block shape (1, O, P, Q), as ``blocks.block_shape`` makes it; kept as an attribute.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class PhaseCopy:
         dilation: Ints,
         block: Ints,
     ) -> None:
+        self.block = block
         channels = x.shape[2]
         reach = [(r - 1) * d + 1 for r, d in zip(taps, dilation, strict=True)]
         planes = (block[1] - 1) * stride[0] + reach[0]
@@ -102,6 +104,31 @@ class PhaseCopy:
     def fields(self, block_table: int) -> Ints:
         """The first COPY_FIELDS of ``size``, given where the blocks' rows begin in the table."""
         return (*self._fields, block_table)
+
+
+def cached_copy(
+    x: Layout,
+    y: Layout,
+    taps: Ints,
+    stride: Ints,
+    before: Ints,
+    dilation: Ints,
+    itemsize: int,
+    least: int = 1,
+    each: int = 1,
+) -> PhaseCopy:
+    """The copy of the largest blocks that leaves room in the second-level cache.
+
+    It shares that with what it is made of and what becomes of it. There should be ``least`` blocks
+    of all groups together; ``each`` is how many pixels are computed for one of ``y``.
+    """
+    for room in (16384, 8192, 4096, 2048, 1024):
+        block = block_shape((1, *y.shape[3:]), room // each)
+        copy = PhaseCopy(x, y, taps, stride, before, dilation, block)
+        cached = copy.size * itemsize <= L2_BYTES // 4
+        if cached and x.shape[1] * len(copy.blocks) >= least:
+            break
+    return copy
 
 
 @device

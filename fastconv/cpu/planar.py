@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from ..host import L2_BYTES, VECTOR_BITS, VECTOR_REGISTERS
+from ..host import VECTOR_BITS, VECTOR_REGISTERS
 from . import planar_lines
-from .blocks import Ints, Tables, block_shape, offsets, spread
+from .blocks import Ints, Tables, offsets, spread
 from .driver import Plan
 from .engine import Engine
 from .kernel import Kernel, inline
@@ -30,7 +30,7 @@ from .phases import (
     PLANE_PITCH,
     RESULT,
     STRIDE,
-    PhaseCopy,
+    cached_copy,
     copy_phases,
 )
 from .simd import broadcast, element, fma, lanes, load, pointer, store, tile, where_positive, zero
@@ -161,16 +161,11 @@ def correlate(
     groups, filters, channels, *taps = w.shape
     pixels = (y.shape[0], *y.shape[3:])
 
-    # The copy and the sums share the second-level cache with what they are made of and
-    # become; and there should be a few blocks for every thread.
-    for room in (16384, 8192, 4096, 2048, 1024):
-        block = block_shape((1, *pixels[1:]), room)
-        copy = PhaseCopy(x, y, tuple(taps), stride, before, dilation, block)
-        cached = copy.size * dtype.itemsize <= L2_BYTES // 4
-        if cached and groups * len(copy.blocks) >= 4 * threads:
-            break
+    copy = cached_copy(
+        x, y, tuple(taps), stride, before, dilation, dtype.itemsize, least=4 * threads
+    )
     # The last tile of a plane reads and writes past the pixels.
-    sums = spread(block[2] * copy.line + WIDE * width, width)
+    sums = spread(copy.block[2] * copy.line + WIDE * width, width)
     slot = spread(MOST * sums + copy.size + WIDE * width, width)
 
     tables = Tables()

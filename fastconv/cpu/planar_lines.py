@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..host import L2_BYTES, VECTOR_BITS, VECTOR_REGISTERS
-from .blocks import Ints, Tables, block_shape, offsets, spread
+from ..host import VECTOR_BITS, VECTOR_REGISTERS
+from .blocks import Ints, Tables, offsets, spread
 from .driver import Plan
 from .kernel import Kernel, inline, named
 from .packing import copy_line
@@ -27,7 +27,7 @@ from .phases import (
     PLANE_PITCH,
     RESULT,
     STRIDE,
-    PhaseCopy,
+    cached_copy,
     copy_phases,
 )
 from .simd import broadcast, element, fma, lanes, load, pointer, store, tile, where_positive, zero
@@ -197,18 +197,12 @@ def make_plan(
     )
     seen = planes, down + LINES - 1, across
     steps = stride[0], LINES, stride[2]
-    pixels = (batch, *rows.shape[3:])
 
-    # The copy shares the second-level cache with what it is made of and what becomes of it; and
-    # there should be a few blocks for every thread.
-    for room in (16384, 8192, 4096, 2048, 1024):
-        block = block_shape((1, *pixels[1:]), room // LINES)
-        copy = PhaseCopy(x, rows, seen, steps, before, dilation, block)
-        cached = copy.size * dtype.itemsize <= L2_BYTES // 4
-        if cached and groups * len(copy.blocks) >= 4 * threads:
-            break
+    copy = cached_copy(
+        x, rows, seen, steps, before, dilation, dtype.itemsize, least=4 * threads, each=LINES
+    )
     # The last tile of a line reads and writes past the pixels.
-    sums = spread(block[3] + COLS * width, width)
+    sums = spread(copy.block[3] + COLS * width, width)
     slot = spread(LINES * sums + copy.size + COLS * width, width)
 
     tables = Tables()

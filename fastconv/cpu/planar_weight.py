@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ..host import L2_BYTES, VECTOR_BITS
-from .blocks import Ints, Tables, block_shape, offsets, spread
+from ..host import VECTOR_BITS
+from .blocks import Ints, Tables, offsets, spread
 from .driver import Plan
 from .engine import Engine
 from .kernel import Kernel, inline
@@ -26,7 +26,7 @@ from .phases import (
     PLANE_PITCH,
     RESULT,
     STRIDE,
-    PhaseCopy,
+    cached_copy,
     copy_phases,
 )
 from .shares import write_total
@@ -173,15 +173,12 @@ def grad_weight(
     depth = channels * prod(taps)
     pixels = (dy.shape[0], *dy.shape[3:])
 
-    for room in (16384, 8192, 4096, 2048, 1024):
-        block = block_shape((1, *pixels[1:]), room)
-        copy = PhaseCopy(x, dy, tuple(taps), stride, before, dilation, block)
-        if copy.size * dtype.itemsize <= L2_BYTES // 4:
-            break
+    copy = cached_copy(x, dy, tuple(taps), stride, before, dilation, dtype.itemsize)
     blocks = len(copy.blocks)
     shares = min(ceil(TASKS / groups), blocks)
     slots = spread(groups * shares * filters * depth, width)
-    lines = spread(block[1] * block[2] * ceil(block[3] / width) * width, width)
+    _, planes, rows, cols = copy.block
+    lines = spread(planes * rows * ceil(cols / width) * width, width)
     slot = spread(lines + copy.size + width, width)
 
     tables = Tables()
