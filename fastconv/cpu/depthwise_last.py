@@ -19,7 +19,7 @@ from .far import is_far
 from .groups import pack_group_filter
 from .kernel import Kernel, inline
 from .line_walk import line_walker
-from .lines import CHUNKS, DEPTH, GROUPS, IMAGE_FIELDS, LINES, PITCH, VECTORS, ImageLines
+from .lines import DEPTH, FAR, GROUPS, IMAGE_FIELDS, LINES, PITCH, VECTORS, ImageLines
 from .simd import (
     LINE_VECTORS,
     fma,
@@ -48,8 +48,7 @@ FAR_RESULTS = VECTOR_BITS < 512
     W_RUNS,
     W_STEP,
     RELU,
-    FAR,  # whether cache lines of y are whole vectors of groups, written past the caches
-) = range(IMAGE_FIELDS, IMAGE_FIELDS + 7)
+) = range(IMAGE_FIELDS, IMAGE_FIELDS + 6)
 
 
 @Kernel
@@ -91,6 +90,17 @@ def _adder(run, count, step):
     return add_taps
 
 
+def _pair_adder(run):
+    @inline
+    def add_taps(acc, seen, taps):
+        for j in range(run):
+            acc[0, 2 * j] = fma(load(taps, 0), seen[0, j], acc[0, 2 * j])
+            left = fma(load(taps, lanes(taps)), seen[0, j], acc[0, 2 * j + 1])
+            acc[0, 2 * j + 1] = fma(load(taps, 2 * lanes(taps)), seen[0, j + 1], left)
+
+    return add_taps
+
+
 def _finish(run):
     @inline
     def finish(acc, size, y, y_col, group):
@@ -107,16 +117,15 @@ def _finish(run):
     return finish
 
 
-_correlate_line = line_walker("correlate", _begin, _adder, _finish)
+_correlate_line = line_walker("correlate", _begin, _adder, _finish, _pair_adder)
 
 
 @Kernel
 def depthwise_lines(task, slot, size, table, x, weight, bias, y, work):
     """Compute some lines of the result."""
     tasks, lines, taps = size[TASKS], size[LINES], pointer(work, lanes(work))
-    for chunk in range(size[CHUNKS]):
-        for number in range(task * lines // tasks, (task + 1) * lines // tasks):
-            _correlate_line(x, size, table, number, chunk, y, taps)
+    for number in range(task * lines // tasks, (task + 1) * lines // tasks):
+        _correlate_line(x, size, table, number, y, taps)
 
 
 def make_plan(
@@ -148,7 +157,6 @@ def make_plan(
         tables.add(runs(image.taps, w.strides[5])),
         w.strides[5],
         int(relu),
-        int(far),
     )
     vectors = image.fields[VECTORS]
     stages = [(pack_filters, vectors), (depthwise_lines, tasks)]

@@ -17,7 +17,6 @@ from .driver import Plan
 from .kernel import Kernel, device, inline
 from .line_walk import line_walker
 from .lines import (
-    CHUNKS,
     DEPTH,
     GROUPS,
     IMAGE_FIELDS,
@@ -93,24 +92,20 @@ def _move_sums(source, target, count):
 @Kernel
 def share_lines(task, slot, size, table, dy, x, unused, dw, work):
     """Sum one share of the lines for all groups and taps."""
-    shares, lines, vectors, chunks = size[SHARED], size[LINES], size[VECTORS], size[CHUNKS]
-    part = size[DEPTH] * lanes(work)  # of a vector of groups
-    all_sums = pointer(work, task * vectors * part)
-    all_pieces = pointer(work, size[SLOTS] + slot * vectors * part)
-    for chunk in range(chunks):
-        first, last = chunk * vectors // chunks, (chunk + 1) * vectors // chunks
-        sums, piece = pointer(all_sums, first * part), pointer(all_pieces, first * part)
-        count = (last - first) * size[DEPTH]
-        clear_lanes(sums, count)
-        clear_lanes(piece, count)
-        summed = 0
-        for number in range(task * lines // shares, (task + 1) * lines // shares):
-            _add_line(x, size, table, number, chunk, dy, all_pieces)
-            summed += table[size[LINE_TABLE] + number * LINE_FIELDS + PIXELS]
-            if summed >= PIECE:
-                _move_sums(piece, sums, count)
-                summed = 0
-        _move_sums(piece, sums, count)
+    shares, lines = size[SHARED], size[LINES]
+    count = size[VECTORS] * size[DEPTH]
+    sums = pointer(work, task * count * lanes(work))
+    piece = pointer(work, size[SLOTS] + slot * count * lanes(work))
+    clear_lanes(sums, count)
+    clear_lanes(piece, count)
+    summed = 0
+    for number in range(task * lines // shares, (task + 1) * lines // shares):
+        _add_line(x, size, table, number, dy, piece)
+        summed += table[size[LINE_TABLE] + number * LINE_FIELDS + PIXELS]
+        if summed >= PIECE:
+            _move_sums(piece, sums, count)
+            summed = 0
+    _move_sums(piece, sums, count)
 
 
 @Kernel

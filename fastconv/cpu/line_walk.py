@@ -8,17 +8,20 @@ cycles, where one function with masks for the ends of a line took 80.
 from .kernel import device, inline, named
 from .lines import (
     AHEAD,
+    ANY,
     AT,
-    CHUNKS,
     COL,
     DILATION,
     DOWN,
     EXTENT,
+    FAR,
     GROUPS,
     IMAGE,
+    KIND,
     LINE,
     LINE_FIELDS,
     LINE_TABLE,
+    PAIRS,
     PITCH,
     PIXELS,
     RESULT,
@@ -29,6 +32,8 @@ from .lines import (
     STEP,
     TAP,
     TAPS,
+    THREE,
+    THREE_STRIDED,
     VECTORS,
     Y_AHEAD,
     Y_COL,
@@ -37,35 +42,36 @@ from .lines import (
 from .packing import inside
 from .simd import lanes, load, load_if, pointer, prefetch, rolled, tile
 
-RUNS = (4, 3, 1)  # pixels
+RUNS = (4, 3, 1)  # pixels, or pairs
 
 
-def _runner(name, run, three, begin, add_taps, finish):
-    # Makes the function for a run of this many pixels: for rows of three taps that are neighbours
-    # and pixels of x that are `three` apart, or, if that is 0, for any.
-    ask = _asker(run, three)
+def _runner(name, run, kind, begin, add_taps, finish):
+    # Makes the function for a run of this many pixels, or pairs, and a kind of rows.
+    step = 2 if kind == THREE_STRIDED else 1
+    ask = _asker(run * step)
     # Counts are constants so that loops over them are unrolled for certain: as an argument, even a
     # literal one, they left pixels in memory.
-    reach = (run - 1) * three + 3 if three else run
+    count = 2 * run if kind == PAIRS else run
+    reach = (run - 1) * step + (1, 3, 3, 2)[kind]
     inner = max(2, reach - 2)
 
     @device
-    @named(name, run, three)
-    def compute(x, size, table, line, at, some, y, panels):
+    @named(name, run, kind)
+    def compute(x, size, table, line, at, y, panels):
         # Fields are read once: for all that the compiler knows, what is written lies where they do.
         width, groups, pitch = lanes(y), size[GROUPS], size[PITCH]
         rows, first_row = table[line + ROWS], table[line + ROW_TABLE]
         cols, dilation, extent = table[line + TAPS], table[line + DILATION], size[EXTENT]
-        step, col, y_col = size[STEP], size[COL], size[Y_COL]
+        step, col, y_col = size[STEP], size[COL], size[Y_COL] * run // count
         ahead, y_ahead = size[AHEAD], size[Y_AHEAD]
         new = size[LINE]
         if rows:
             new += table[first_row + (rows - 1) * ROW_FIELDS + SEEN]
         first, last = 0, cols
-        if run == 1 and not three:
+        if run == 1 and kind == ANY:
             first, last = inside(at, dilation, extent, cols)
-        values, seen = tile(y, 1, run), tile(y, 1, reach)
-        for v in range(some[0], some[1]):
+        values, seen = tile(y, 1, count), tile(y, 1, reach)
+        for v in range(size[VECTORS]):
             group = min(v * width, groups - width)
             panel = pointer(panels, v * pitch)
             begin(values, panel, y, y_col, group)
@@ -73,7 +79,7 @@ def _runner(name, run, three, begin, add_taps, finish):
                 rolled()
                 offset = table[row + SEEN] + group
                 taps = pointer(panel, table[row + TAP] * width)
-                if three:
+                if kind != ANY:
                     for i in range(2):
                         seen[0, i] = load_if(pointer(x, i * col), offset, 0 <= at + i < extent)
                     for i in range(2, inner):
@@ -92,28 +98,39 @@ def _runner(name, run, three, begin, add_taps, finish):
             if ahead:
                 ask(x, new, col, size[LINE], size[DOWN], group)
             if y_ahead:
-                for j in range(run):
+                for j in range(count):
                     prefetch(pointer(y, j * y_col), size[Y_ROW] + group)
 
     return compute
 
 
-def _chooser(name, run, any_row, three, strided):
-    # Makes a function that calls one of the three for its first argument 0, 1 or 2.
+def _chooser(name, run, any_row, three, strided, pairs=None):
+    # Makes a function that calls that of a kind of rows.
     @inline
     @named(name, run)
-    def take(kind, x, size, table, line, at, some, y, panels):
-        if kind == 0:
-            any_row(x, size, table, line, at, some, y, panels)
-        elif kind == 1:
-            three(x, size, table, line, at, some, y, panels)
+    def take(kind, x, size, table, line, at, y, panels):
+        if kind == ANY:
+            any_row(x, size, table, line, at, y, panels)
+        elif kind == THREE:
+            three(x, size, table, line, at, y, panels)
         else:
-            strided(x, size, table, line, at, some, y, panels)
+            strided(x, size, table, line, at, y, panels)
 
-    return take
+    if pairs is None:
+        return take
+
+    @inline
+    @named(name, run, "pairs")
+    def take_pairs(kind, x, size, table, line, at, y, panels):
+        if kind == PAIRS:
+            pairs(x, size, table, line, at, y, panels)
+        else:
+            take(kind, x, size, table, line, at, y, panels)
+
+    return take_pairs
 
 
-def line_walker(name, begin_of, adder_of, finish_of):
+def line_walker(name, begin_of, adder_of, finish_of, pair_adder_of=None):
     """Make a function that goes through a line in runs of some pixels.
 
     Parameters
@@ -121,67 +138,70 @@ def line_walker(name, begin_of, adder_of, finish_of):
     name : str
         Of what is done.
     begin_of : callable
-        ``begin_of(run)`` makes ``begin(values, panel, y, y_col, group)``, called first for each run
-        of pixels and vector of groups: ``values`` is a tile of one vector a pixel, ``y + group``
-        the run's first pixel in the result, ``panel`` the vector's part of ``panels``.
+        ``begin_of(count)`` makes ``begin(values, panel, y, y_col, group)``, called first for each
+        run of so many pixels and vector of groups: ``values`` is a tile of one vector a pixel,
+        ``y + group`` the run's first pixel in the result, ``panel`` the vector's part of
+        ``panels``.
     adder_of : callable
         ``adder_of(run, count, step)`` makes ``add_taps(values, seen, taps)``, called for so many
         taps of a row: the panel's part for them begins at ``taps``, and pixel ``j`` of the run sees
         ``seen[0, j * step + s]`` with tap ``s``.
     finish_of : callable
-        ``finish_of(run)`` makes ``finish(values, size, y, y_col, group)``, called last.
+        ``finish_of(count)`` makes ``finish(values, size, y, y_col, group)``, called last.
+    pair_adder_of : callable, optional
+        ``pair_adder_of(run)`` makes ``add_taps`` for so many pairs, where they can occur. The
+        pixels of pair ``j`` are ``2 * j``, which sees ``seen[0, j]`` with tap 1, and the next,
+        which sees that with tap 0 and ``seen[0, j + 1]`` with tap 2; they lie in the order 1, 0, 2.
     """
-    ends = {run: (begin_of(run), finish_of(run)) for run in RUNS}  # each compiled once
 
-    def runners(three):
-        count, step = (3, three) if three else (1, 1)
-        return [
-            _runner(name, run, three, begin, adder_of(run, count, step), finish)
-            for run, (begin, finish) in ends.items()
-        ]
+    def taker(run):
+        begin, finish = begin_of(run), finish_of(run)  # each compiled once
+        adders = adder_of(run, 1, 1), adder_of(run, 3, 1), adder_of(run, 3, 2)
+        kinds = [_runner(name, run, k, begin, add, finish) for k, add in enumerate(adders)]
+        if pair_adder_of is not None:
+            ends = begin_of(2 * run), pair_adder_of(run), finish_of(2 * run)
+            kinds.append(_runner(name, run, PAIRS, *ends))
+        return _chooser(name, run, *kinds)
 
-    # For each length of run, by the kind of row.
-    kinds = zip(RUNS, runners(0), runners(1), runners(2), strict=True)
-    take_4, take_3, take_1 = [_chooser(name, *kind) for kind in kinds]
+    take_4, take_3, take_1 = map(taker, RUNS)
 
     @device
     @named(name)
-    def walk(x, size, table, number, chunk, y, panels):
+    def walk(x, size, table, number, y, panels):
         line = size[LINE_TABLE] + number * LINE_FIELDS
         seen, result = pointer(x, table[line + IMAGE]), pointer(y, table[line + RESULT])
         first, pixels, step = table[line + AT], table[line + PIXELS], size[STEP]
         # Pixels from begin to end meet all taps, or all but some of three neighbours.
         reach = (table[line + TAPS] - 1) * table[line + DILATION]
-        kind = step if table[line + TAPS] == 3 and reach == 2 and step <= 2 else 0
-        slack = 2 if kind else 0
+        kind = table[line + KIND]
+        slack = 0 if kind == ANY else 2
+        # Parts of eight cache lines at a time are too many to be written past the caches: four
+        # pairs took 2 to 3.5 times as long as three.
+        fours = kind != PAIRS or not size[FAR]
         begin = inside(first + slack, step, size[EXTENT], pixels)[0]
         end = inside(first + reach - slack, step, size[EXTENT], pixels)[1]
-        vectors, chunks = size[VECTORS], size[CHUNKS]
-        some = chunk * vectors // chunks, (chunk + 1) * vectors // chunks
         q = 0
         while q < pixels:
             at = first + q * step
             here, to = pointer(seen, q * step * size[COL]), pointer(result, q * size[Y_COL])
             left = end - q if begin <= q < end else 0
-            arguments = here, size, table, line, at, some, to, panels
+            arguments = here, size, table, line, at, to, panels
             # 6 and 9 pixels are threes: after fours, 2 or 1 would be left, to be taken one by one.
-            if left >= 4 and left != 6 and left != 9:
+            if fours and left >= 4 and left != 6 and left != 9:
                 take_4(kind, *arguments)
                 q += 4
             elif left >= 3:
                 take_3(kind, *arguments)
                 q += 3
             else:
-                take_1(kind if left else 0, *arguments)
+                take_1(kind, *arguments)
                 q += 1
 
     return walk
 
 
-def _asker(run, three):
-    # Makes a function that asks for what a run of the next line is the first to see.
-    count = run * max(three, 1)
-
+def _asker(count):
+    # Makes a function that asks for the pixels that a run of the next line is the first to see.
     @inline
     def ask(x, new, col, line, down, group):
         for i in range(down):

@@ -7,6 +7,7 @@ one before. What a line sees is a list of rows of taps: those that lie in the pa
 An image may be *spread*: ``spacing - 1`` zeros between its pixels turn the gradient of a strided
 correlation into a correlation of stride 1. Every ``spacing``-th pixel of the result then meets the
 same taps, its *phase*, and pixels of the image that are neighbours; a line is cut into its phases.
+The two phases of three taps and spacing 2 are one line of *pairs*.
 """
 
 from itertools import product
@@ -15,32 +16,31 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..host import L1_BYTES, VECTOR_BITS
+from ..host import VECTOR_BITS
 from .blocks import Ints, Table, Tables, corners, offsets
 from .views import Layout
 
 # Fields of `size` that describe the image; a kernel's own follow from IMAGE_FIELDS on. EXTENT, LINE
 # and COL are the pixels of a line of x and the distances of its lines and pixels; DOWN and STEP are
 # lines and pixels of x from one of the result to the next, Y_ROW and Y_COL the distances of these;
-# PITCH is the distance of the taps of two vectors of groups; vectors go through lines in so many
-# CHUNKS; AHEAD and Y_AHEAD say whether to ask for the next line of x and of the result.
+# PITCH is the distance of the taps of two vectors of groups; AHEAD and Y_AHEAD say whether to ask
+# for the next line of x and of the result, FAR whether the result is written past the caches.
 GROUPS, VECTORS, DEPTH, EXTENT, LINE, COL, DOWN, STEP, Y_ROW, Y_COL = range(10)
-PITCH, CHUNKS, AHEAD, Y_AHEAD, LINES, LINE_TABLE, IMAGE_FIELDS = range(10, 17)
+PITCH, AHEAD, Y_AHEAD, FAR, LINES, LINE_TABLE, IMAGE_FIELDS = range(10, 17)
 
 # Fields of a line's row in the table: offset in x and coordinate of the pixel that its first pixel
-# and the first of all taps meet, its pixels, its offset in the result, taps in a row and their
-# distance, the rows of taps that lie in the image, and the index of the first of these.
-IMAGE, AT, PIXELS, RESULT, TAPS, DILATION, ROWS, ROW_TABLE, LINE_FIELDS = range(9)
+# and the first of all taps meet, its pixels (or pairs), its offset in the result, taps in a row and
+# their distance, what kind of row that is, the rows of taps that lie in the image, and the index of
+# the first of these.
+IMAGE, AT, PIXELS, RESULT, TAPS, DILATION, KIND, ROWS, ROW_TABLE, LINE_FIELDS = range(10)
+
+# Kinds of rows: any; three taps that are neighbours, with stride 1 or 2; pairs.
+ANY, THREE, THREE_STRIDED, PAIRS = range(4)
 
 # Fields of a row of taps: offset in x, number of its first tap. With offsets that kernels compute,
 # LLVM keeps an address for each pixel of a run in memory: 3.5 instructions to a multiply-add, 1.5
 # without.
 SEEN, TAP, ROW_FIELDS = range(3)
-
-# Vectors whose taps fill half of the first-level cache go through all lines of a task before the
-# next: the taps stay there, and what lines see of the ones above them. Layers of 384 to 960 groups
-# took 0.94 of the time of a line at a time; in pieces of a quarter 0.99, of an eighth 1.07.
-CACHE_SHARE = 2
 
 # Images and results together that are read and written as they come. Of larger ones, which lie in
 # memory, the next line is asked for while one is computed: it halves the time of 32 groups of
@@ -58,29 +58,51 @@ def are_neighbours(x: Layout, w: Layout, y: Layout, width: int) -> bool:
 
 
 class Phase(NamedTuple):
-    """What pixels ``place, place + spacing, ...`` meet along one axis.
+    """What so many pixels ``place, place + spacing, ...`` meet along one axis.
 
     These taps, of which the first meets pixel ``corner`` of x at the first of them, and the others
     pixels ``dilation`` apart.
     """
 
     place: int
+    pixels: int
     taps: Ints
     corner: int
     dilation: int
+    pairs: bool = False
 
 
-def phases(taps: int, before: int, dilation: int, spacing: int) -> list[Phase]:
+def phases(extent: int, taps: int, before: int, dilation: int, spacing: int) -> list[Phase]:
     """The phases of an axis: tap r meets pixel (place + r*dilation - before) / spacing, if whole.
 
-    >>> [phase.taps for phase in phases(3, before=1, dilation=1, spacing=2)]
+    >>> [phase.taps for phase in phases(6, taps=3, before=1, dilation=1, spacing=2)]
     [(1,), (0, 2)]
     """
     found = []
     for place in range(spacing):
         met = [r for r in range(taps) if (place + r * dilation - before) % spacing == 0]
         corner = (place + met[0] * dilation - before) // spacing if met else 0
-        found.append(Phase(place, tuple(met), corner, dilation // gcd(dilation, spacing)))
+        pixels = len(range(place, extent, spacing))
+        found.append(Phase(place, pixels, tuple(met), corner, dilation // gcd(dilation, spacing)))
+    return found
+
+
+def paired(extent: int, before: int) -> list[Phase]:
+    """The phases of three taps with spacing 2 as pairs, and what is left at both ends.
+
+    A pixel that meets tap 1 and the next, that meets taps 0 and 2, see the same pixel of x; the
+    latter sees the next one too.
+
+    >>> [(phase.place, phase.pixels, phase.taps) for phase in paired(7, before=1)]
+    [(0, 3, (1, 0, 2)), (6, 1, (1,))]
+    """
+    one, two = sorted(phases(extent, 3, before, 1, 2), key=lambda phase: len(phase.taps))
+    pairs = (extent - one.place) // 2
+    found = [Phase(one.place, pairs, (1, 0, 2), one.corner, 1, pairs=True)]
+    if two.place == 0:
+        found.append(two._replace(pixels=1))
+    if one.pixels > pairs:
+        found.append(one._replace(place=extent - 1, pixels=1, corner=one.corner + pairs))
     return found
 
 
@@ -131,10 +153,18 @@ class ImageLines:
         groups, taps = w.shape[0], w.shape[3:]
         offset = offsets(taps, w.strides[3:]).reshape(taps)
         lines, in_order, tap = [], [], 0
-        for axes in product(*map(phases, taps, before, dilation, spacing)):
-            rows = _rows(tables, axes, tap, x, y, stride, spacing)
-            lines.append(_lines(axes, rows, x, y, stride, spacing))
-            in_order.append(offset[np.ix_(*[phase.taps for phase in axes])].ravel())
+        planes, down, across = map(phases, y.shape[3:], taps, before, dilation, spacing)
+        # Taps in a row: those of each phase are neighbours.
+        order = [s for phase in across for s in phase.taps]
+        if (taps[2], dilation[2], spacing[2]) == (3, 1, 2):
+            across = paired(y.shape[5], before[2])
+            order = list(across[0].taps)
+        for plane, line in product(planes, down):
+            for phase in across:
+                first = tap + order.index(phase.taps[0]) if phase.taps else tap
+                rows = _rows(tables, (plane, line), first, len(order), x, stride)
+                lines.append(_lines((plane, line, phase), rows, x, y, stride, spacing))
+            in_order.append(offset[np.ix_(plane.taps, line.taps, order)].ravel())
             tap += len(in_order[-1])
         self.taps = np.concatenate(in_order)
         table = np.concatenate(lines)
@@ -143,7 +173,6 @@ class ImageLines:
         self.count = len(table)
         self.operations = 2 * groups * int(table[:, [PIXELS, ROWS, TAPS]].prod(axis=1).sum())
         vectors, vector_bytes = ceil(groups / width), VECTOR_BITS // 8
-        chunks = ceil(vectors * (prod(taps) + 1) * vector_bytes / (L1_BYTES // CACHE_SHARE))
         ahead = (prod(x.shape) + prod(y.shape)) * vector_bytes // width > CACHED_BYTES
         self.fields: Ints = (
             groups,
@@ -155,36 +184,26 @@ class ImageLines:
             y.strides[4],
             y.strides[5] * spacing[2],
             pitch * width,
-            min(chunks, vectors),
             int(ahead),
             int(ahead and not far),
+            int(far),
             self.count,
             tables.add(table),
         )
 
 
-def _pixels(axes: tuple[Phase, ...], y: Layout, spacing: Ints) -> Ints:
-    """Output pixels (N, O, P, Q) of a phase."""
-    along = zip(y.shape[3:], axes, spacing, strict=True)
-    return (y.shape[0], *(len(range(phase.place, n, s)) for n, phase, s in along))
-
-
 def _rows(
-    tables: Tables,
-    axes: tuple[Phase, ...],
-    tap: int,
-    x: Layout,
-    y: Layout,
-    stride: Ints,
-    spacing: Ints,
+    tables: Tables, axes: tuple[Phase, Phase], first: int, pitch: int, x: Layout, stride: Ints
 ) -> Table:
-    """ROWS and ROW_TABLE of the lines (o, p) of a phase, whose first tap has this number."""
-    counts = _pixels(axes, y, spacing)[1:3]
+    """ROWS and ROW_TABLE of the lines (o, p) of a phase.
+
+    Its first tap has this number, and those of the next row numbers ``pitch`` higher.
+    """
     met = [
-        [_inside(phase, first * step, extent) for first in range(count)]
-        for phase, step, extent, count in zip(axes, stride, x.shape[3:], counts, strict=False)
+        [_inside(phase, at * step, extent) for at in range(phase.pixels)]
+        for phase, step, extent in zip(axes, stride, x.shape[3:], strict=False)
     ]
-    rows, cols = len(axes[1].taps), len(axes[2].taps)
+    rows = len(axes[1].taps)
     known: dict[tuple[Ints, Ints], tuple[int, int]] = {}
     seen = []
     for planes, down in product(*met):
@@ -192,13 +211,13 @@ def _rows(
             each = [
                 (
                     t * axes[0].dilation * x.strides[3] + r * axes[1].dilation * x.strides[4],
-                    tap + (t * rows + r) * cols,
+                    first + (t * rows + r) * pitch,
                 )
                 for t, r in product(planes, down)
             ]
             known[planes, down] = len(each), tables.add(np.array(each, np.int64))
         seen.append(known[planes, down])
-    return np.array(seen, np.int64).reshape(*counts, 2)
+    return np.array(seen, np.int64).reshape(axes[0].pixels, axes[1].pixels, 2)
 
 
 def _inside(phase: Phase, at: int, extent: int) -> Ints:
@@ -211,7 +230,7 @@ def _lines(
     axes: tuple[Phase, ...], rows: Table, x: Layout, y: Layout, stride: Ints, spacing: Ints
 ) -> Table:
     """Rows of the table of lines for those of one phase."""
-    pixels = _pixels(axes, y, spacing)
+    pixels = y.shape[0], *(phase.pixels for phase in axes)
     piece = ceil(pixels[3] / max(ceil(pixels[3] / LONGEST), 1)) or 1
     first = corners(pixels, (1, 1, 1, piece))
     corner = first[:, 1:] * stride + [phase.corner for phase in axes]
@@ -223,5 +242,13 @@ def _lines(
     lines[:, RESULT] = first @ np.array((y.strides[0], *distances))
     lines[:, RESULT] += np.dot([phase.place for phase in axes], y.strides[3:])
     lines[:, TAPS], lines[:, DILATION] = len(axes[2].taps), axes[2].dilation
+    lines[:, KIND] = _kind(axes[2], stride[2])
     lines[:, ROWS:] = rows[first[:, 1], first[:, 2]]
     return lines
+
+
+def _kind(phase: Phase, stride: int) -> int:
+    if phase.pairs:
+        return PAIRS
+    neighbours = len(phase.taps) == 3 and phase.dilation == 1 and stride <= 2
+    return (ANY, THREE, THREE_STRIDED)[stride if neighbours else 0]
