@@ -5,7 +5,7 @@ import pytest
 
 import fastconv
 from fastconv import repeats
-from fastconv.cpu import depthwise, depthwise_last, direct, far, gemm, tile
+from fastconv.cpu import depthwise, direct, far, gemm, lines, tile
 
 from .cases import data
 
@@ -86,7 +86,7 @@ def test_depthwise(groups, stride, dtype, rng, monkeypatch):
     near = fastconv.conv2d(x, w, b, **options, activation="relu")
     dx = fastconv.conv2d_grad_input(near, w, x.shape, **options)
     monkeypatch.setattr(far, "BYTES", 0)
-    monkeypatch.setattr(depthwise_last, "FAR_RESULTS", True)
+    monkeypatch.setattr(lines, "FAR_RESULTS", True)
     forget_plans()
     for out, around in outputs(near.shape, dtype):
         fastconv.conv2d(x, w, b, **options, activation="relu", out=out)

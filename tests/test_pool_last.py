@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 
 import fastconv
+from fastconv.cpu import pool_lines
+from fastconv.cpu.pool_blocks import ONES, Windows
+from fastconv.cpu.views import Layout
 
 from . import pool_reference as reference
 from .cases import assert_close, data
@@ -87,6 +90,54 @@ def test_any_number_of_threads_gives_the_same_bits(case, rng):
         numba.set_num_threads(before)
     for one, other in zip(*results, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("taps", [2, 3, 5])
+def test_lines_of_every_width(taps, stride, padding, rng):
+    """Whatever runs of windows a line is cut into; zeros outside would be larger than all of x."""
+    windows = (3, taps), (2, stride), (1, padding)
+    for width in range(max(1, taps - 2 * padding), 18):
+        x = draw(rng, (2, 19, 5, width), "f4") - 100
+        y, _ = reference.max_pool(x, *windows)
+        out = poisoned(last(y).shape, "f4")
+        fastconv.max_pool2d(last(x), *windows, out=out, **LAST)
+        np.testing.assert_array_equal(first(out), y)
+        x = data(rng, x.shape, "f4")
+        means = reference.avg_pool(x, *windows)
+        out = poisoned(last(means).shape, "f4")
+        fastconv.avg_pool2d(last(x), *windows, out=out, **LAST)
+        assert_close(first(out), means)
+        dy = data(rng, means.shape, "f4")
+        out = poisoned(last(x).shape, "f4")
+        fastconv.avg_pool2d_grad_input(last(dy), out.shape, *windows, out=out, **LAST)
+        assert_close(first(out), reference.avg_pool_grad_input(dy, x.shape, *windows))
+
+
+@pytest.mark.parametrize(
+    ("taps", "stride", "outputs", "channels", "divisor", "by_line"),
+    [
+        (3, 1, 8, 8, 9, True),
+        (3, 1, 8, 7, 9, False),  # less than a vector
+        (3, 1, 8, 8, 0, False),  # means of different numbers of pixels
+        (8, 1, 1, 8, 64, False),  # one window
+        (23, 1, 2, 8, 529, False),  # long sums
+    ],
+)
+def test_which_windows_are_taken_by_line(
+    taps, stride, outputs, channels, divisor, by_line, monkeypatch
+):
+    monkeypatch.setattr(pool_lines, "VECTOR_BITS", 256)
+    extent = (outputs - 1) * stride + taps
+    x = Layout((1, channels, 1, 1, extent, extent), (0, 1, 1, 0, extent * channels, channels))
+    y = Layout((1, channels, 1, 1, outputs, outputs), (0, 1, 1, 0, outputs * channels, channels))
+    windows = Windows(
+        x.shape[3:], y.shape[3:], (1, taps, taps), (1, stride, stride), (0,) * 3, ONES
+    )
+    arguments = pool_lines.mean_of_lines, x, y, windows, divisor
+    plan = pool_lines.plan_lines(np.dtype("f4"), 2, *arguments)
+    assert (plan is not None) is by_line
 
 
 @pytest.mark.parametrize("ndim", [1, 2, 3])

@@ -15,13 +15,22 @@ import numpy as np
 from ..host import VECTOR_BITS
 from .blocks import Ints, Tables, runs
 from .driver import Plan
-from .far import is_far
 from .groups import pack_group_filter
 from .kernel import Kernel, inline
 from .line_walk import line_walker
-from .lines import DEPTH, FAR, GROUPS, IMAGE_FIELDS, LINES, PITCH, VECTORS, ImageLines
+from .lines import (
+    DEPTH,
+    FAR,
+    GROUPS,
+    IMAGE_FIELDS,
+    LINES,
+    PITCH,
+    VECTORS,
+    ImageLines,
+    goes_far,
+    line_tasks,
+)
 from .simd import (
-    LINE_VECTORS,
     fma,
     is_aligned,
     lanes,
@@ -32,13 +41,6 @@ from .simd import (
     where_positive,
 )
 from .views import Layout
-
-# Tasks for every thread.
-EACH = 8
-
-# Whether results may be ``far``: with narrow vectors 32 to 144 groups took 0.51 to 0.79 of the
-# time, and with a 1x1 layer on the result 0.66 to 0.93; with wide ones 0.92 to 0.96 by themselves.
-FAR_RESULTS = VECTOR_BITS < 512
 
 # Fields of `size` after those of the image.
 (
@@ -144,11 +146,9 @@ def make_plan(
     width = VECTOR_BITS // 8 // dtype.itemsize
     tables = Tables()
     pitch = 1 + prod(w.shape[3:])
-    distances = w.shape[0], y.strides[0], *y.strides[3:]
-    whole_lines = all(distance % (LINE_VECTORS * width) == 0 for distance in distances)
-    far = FAR_RESULTS and whole_lines and is_far(y, dtype, prod(w.shape[3:]))
+    far = goes_far(y, dtype, prod(w.shape[3:]))
     image = ImageLines(tables, x, w, y, stride, before, dilation, spacing, pitch, width, far)
-    tasks = min(EACH * threads, image.count)
+    tasks = line_tasks(image, threads)
     size = (
         *image.fields,
         tasks,

@@ -40,19 +40,33 @@ from .lines import (
     Y_ROW,
 )
 from .packing import inside
-from .simd import lanes, load, load_if, pointer, prefetch, rolled, tile
+from .simd import lanes, load, load_or, pointer, prefetch, rolled, tile, zero
 
 RUNS = (4, 3, 1)  # pixels, or pairs
 
 
-def _runner(name, run, kind, begin, add_taps, finish):
+@inline
+def load_or_zero(x, i, inside):
+    """The vector there, or zeros for one outside of the image."""
+    return load_or(x, i, inside, zero(x))
+
+
+@inline
+def _ask(x, new, col, line, down, group, count):
+    # Ask for the pixels that a run of the next line is the first to see.
+    for i in range(down):
+        rolled()
+        for j in range(count):
+            prefetch(pointer(x, j * col), new + i * line + group)
+
+
+def _runner(name, run, kind, begin, add_taps, finish, load_edge):
     # Makes the function for a run of this many pixels, or pairs, and a kind of rows.
-    step = 2 if kind == THREE_STRIDED else 1
-    ask = _asker(run * step)
+    apart = 2 if kind == THREE_STRIDED else 1
     # Counts are constants so that loops over them are unrolled for certain: as an argument, even a
     # literal one, they left pixels in memory.
     count = 2 * run if kind == PAIRS else run
-    reach = (run - 1) * step + (1, 3, 3, 2)[kind]
+    reach = (run - 1) * apart + (1, 3, 3, 2)[kind]
     inner = max(2, reach - 2)
 
     @device
@@ -81,11 +95,11 @@ def _runner(name, run, kind, begin, add_taps, finish):
                 taps = pointer(panel, table[row + TAP] * width)
                 if kind != ANY:
                     for i in range(2):
-                        seen[0, i] = load_if(pointer(x, i * col), offset, 0 <= at + i < extent)
+                        seen[0, i] = load_edge(pointer(x, i * col), offset, 0 <= at + i < extent)
                     for i in range(2, inner):
                         seen[0, i] = load(pointer(x, i * col), offset)
                     for i in range(inner, reach):
-                        seen[0, i] = load_if(pointer(x, i * col), offset, 0 <= at + i < extent)
+                        seen[0, i] = load_edge(pointer(x, i * col), offset, 0 <= at + i < extent)
                     add_taps(values, seen, taps)
                 else:
                     for s in range(first, last):
@@ -96,7 +110,8 @@ def _runner(name, run, kind, begin, add_taps, finish):
                         add_taps(values, seen, pointer(taps, s * width))
             finish(values, size, y, y_col, group)
             if ahead:
-                ask(x, new, col, size[LINE], size[DOWN], group)
+                asked = run * (step if kind == ANY else apart)
+                _ask(x, new, col, size[LINE], size[DOWN], group, asked)
             if y_ahead:
                 for j in range(count):
                     prefetch(pointer(y, j * y_col), size[Y_ROW] + group)
@@ -130,7 +145,7 @@ def _chooser(name, run, any_row, three, strided, pairs=None):
     return take_pairs
 
 
-def line_walker(name, begin_of, adder_of, finish_of, pair_adder_of=None):
+def line_walker(name, begin_of, adder_of, finish_of, pair_adder_of=None, load_edge=load_or_zero):
     """Make a function that goes through a line in runs of some pixels.
 
     Parameters
@@ -152,15 +167,19 @@ def line_walker(name, begin_of, adder_of, finish_of, pair_adder_of=None):
         ``pair_adder_of(run)`` makes ``add_taps`` for so many pairs, where they can occur. The
         pixels of pair ``j`` are ``2 * j``, which sees ``seen[0, j]`` with tap 1, and the next,
         which sees that with tap 0 and ``seen[0, j + 1]`` with tap 2; they lie in the order 1, 0, 2.
+    load_edge : callable
+        ``load_edge(x, i, inside)``: the vector there, or what stands for one outside of the image.
     """
 
     def taker(run):
         begin, finish = begin_of(run), finish_of(run)  # each compiled once
         adders = adder_of(run, 1, 1), adder_of(run, 3, 1), adder_of(run, 3, 2)
-        kinds = [_runner(name, run, k, begin, add, finish) for k, add in enumerate(adders)]
+        kinds = [
+            _runner(name, run, k, begin, add, finish, load_edge) for k, add in enumerate(adders)
+        ]
         if pair_adder_of is not None:
             ends = begin_of(2 * run), pair_adder_of(run), finish_of(2 * run)
-            kinds.append(_runner(name, run, PAIRS, *ends))
+            kinds.append(_runner(name, run, PAIRS, *ends, load_edge))
         return _chooser(name, run, *kinds)
 
     take_4, take_3, take_1 = map(taker, RUNS)
@@ -198,15 +217,3 @@ def line_walker(name, begin_of, adder_of, finish_of, pair_adder_of=None):
                 q += 1
 
     return walk
-
-
-def _asker(count):
-    # Makes a function that asks for the pixels that a run of the next line is the first to see.
-    @inline
-    def ask(x, new, col, line, down, group):
-        for i in range(down):
-            rolled()
-            for j in range(count):
-                prefetch(pointer(x, j * col), new + i * line + group)
-
-    return ask

@@ -39,6 +39,7 @@ from .pool_blocks import (
     KERNEL,
     OF_IMAGE,
     OF_RESULT,
+    ONES,
     PIECE,
     RESULT,
     TAPS,
@@ -59,6 +60,7 @@ from .pool_boxes import (
     part_of,
     unpack_box,
 )
+from .pool_lines import divisor_of, largest_in_lines, mean_of_lines, plan_lines
 from .pool_walk import LARGEST, MEAN, PLACES, WIDE, walk
 from .simd import element, lanes, load, pointer, pointer_to, prefetch, put, store, tile, zero
 from .views import Layout, lanes_merged
@@ -67,8 +69,6 @@ from .views import Layout, lanes_merged
 # caches took 0.7 of the time. Foreseeing the next vectors of a lone window gained nothing there,
 # and cost up to a quarter where the caches hold them.
 NEXT = 8
-
-ONES = (1, 1, 1)
 
 indices_at = pointer_to(types.int64)
 
@@ -282,6 +282,9 @@ def max_pool(
     indexed = indices.shape == y.shape
     x, *results = lanes_merged(x, y, *[indices] * indexed)
     windows = Windows(x.shape[3:], y.shape[3:], kernel, stride, before, dilation)
+    plan = None if indexed else plan_lines(dtype, threads, largest_in_lines, x, results[0], windows)
+    if plan is not None:
+        return plan
     windows, [x], results, strips = in_strips(windows, width, [x], results)
     blocks = PoolBlocks(x, results[0], windows, dtype, threads)
     tables = Tables()
@@ -315,6 +318,10 @@ def avg_pool(
     width = VECTOR_BITS // 8 // dtype.itemsize
     x, y = lanes_merged(x, y)
     windows = Windows(x.shape[3:], y.shape[3:], kernel, stride, before, ONES)
+    divisor = divisor_of(windows.sizes(after, bool(padded[0])))
+    plan = plan_lines(dtype, threads, mean_of_lines, x, y, windows, divisor)
+    if plan is not None:
+        return plan
     windows, [x], [y], _ = in_strips(windows, width, [x], [y])
     blocks = PoolBlocks(x, y, windows, dtype, threads)
     tables = Tables()

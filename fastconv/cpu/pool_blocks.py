@@ -45,6 +45,8 @@ PIECE = 512
 # Operations that moving a number counts as, when it is asked whether a job is small.
 MOVE = 16
 
+ONES = (1, 1, 1)
+
 NONE: Table = np.empty(0, np.int64)
 
 
@@ -83,6 +85,12 @@ class Windows(NamedTuple):
     def _reach(self) -> Table:
         reach: Table = (np.array(self.kernel) - 1) * np.array(self.dilation) + 1
         return reach
+
+    @property
+    def transposed(self) -> "Windows":
+        """The windows of ``outputs`` that pixels see, with ``stride - 1`` zeros between them."""
+        before = (self._reach() - 1 - self.before).tolist()
+        return Windows(self.outputs, self.extents, self.kernel, ONES, tuple(before), self.dilation)
 
     @property
     def once(self) -> bool:

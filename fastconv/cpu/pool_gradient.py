@@ -22,7 +22,7 @@ from .engine import Engine
 from .kernel import Kernel, device, inline, named
 from .lane_choice import carry, divide, moved, where_same
 from .packing import clear_lanes
-from .pool import BLOCK, FOUND, INDEXED, ONES, PACKED, SLOT, SLOTS
+from .pool import BLOCK, FOUND, INDEXED, PACKED, SLOT, SLOTS
 from .pool_blocks import (
     COPY_TAPS,
     DILATION,
@@ -33,6 +33,7 @@ from .pool_blocks import (
     OF_IMAGE,
     OF_RESULT,
     ONCE,
+    ONES,
     RESULT,
     TAPS,
     PoolBlocks,
@@ -52,6 +53,7 @@ from .pool_boxes import (
     part_of,
     unpack_box,
 )
+from .pool_lines import divisor_of, mean_of_lines, plan_lines
 from .pool_once import plan_once
 from .pool_walk import MEAN, PLACES, WIDE, ahead, walk
 from .simd import element, lanes, load, pointer, store, tile
@@ -233,6 +235,13 @@ def avg_pool_grad_input(
     width = VECTOR_BITS // 8 // dtype.itemsize
     dx, dy = lanes_merged(dx, dy)
     windows = Windows(dx.shape[3:], dy.shape[3:], kernel, stride, before, ONES)
+    divisor = divisor_of(windows.sizes(after, bool(padded[0])))
+    # Where each pixel is in one window, blocks write that at once: 0.4 of the time.
+    if not windows.once:
+        seeing = windows.transposed
+        plan = plan_lines(dtype, threads, mean_of_lines, dy, dx, seeing, divisor, stride)
+        if plan is not None:
+            return plan
     windows, [dx], [dy], _ = in_strips(windows, width, [dx], [dy])
     blocks = PoolBlocks(dx, dy, windows, dtype, threads, by_pixels=True)
     tables = Tables()

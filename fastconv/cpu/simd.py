@@ -317,19 +317,18 @@ def load_first(typingctx, x, i, count):
 
 
 @intrinsic
-def load_if(typingctx, x, i, condition):
-    """Like ``load`` where ``condition`` holds; otherwise zero, and nothing is read. No branch."""
+def load_or(typingctx, x, i, condition, other):
+    """Like ``load`` where ``condition`` holds; otherwise ``other``, and nothing is read."""
     vector = Vector(x.dtype)
 
     def codegen(context, builder, sig, args):
         address = _vector_address(context, builder, x, *args[:2])
         mask = splat(builder, builder.trunc(args[2], ir.IntType(1)), vector.lanes)
         align = I32(x.dtype.bitwidth // 8)
-        zero = ir.Constant(vector.llvm, [0.0] * vector.lanes)
         name = f"llvm.masked.load.{vector.suffix}.p0"
-        return _call(builder, name, vector.llvm, [address, align, mask, zero])
+        return _call(builder, name, vector.llvm, [address, align, mask, args[3]])
 
-    return vector(x, types.intp, types.boolean), codegen
+    return vector(x, types.intp, types.boolean, vector), codegen
 
 
 @intrinsic
