@@ -140,6 +140,24 @@ def test_which_windows_are_taken_by_line(
     assert (plan is not None) is by_line
 
 
+@pytest.mark.parametrize("channels", [7, 8, 41, 1100])
+@pytest.mark.parametrize("extents", [(5,), (1, 1), (7, 5), (24, 23), (3, 2, 5)])
+def test_means_of_whole_images(extents, channels, dtype, rng):
+    """Those of 24 x 23 pixels are too long for sums that are added up in order."""
+    x = data(rng, (3, channels, *extents), dtype)
+    means = x.mean(axis=tuple(range(2, x.ndim)), dtype="f8", keepdims=True)
+    for image in strided(last(x)):
+        read_only(image)
+        for out in strided(poisoned(last(means).shape, dtype)):
+            function("avg_pool", len(extents))(image, extents, out=out, **LAST)
+            assert_close(first(out), means)
+    dy = last(data(rng, means.shape, dtype))
+    expected = np.broadcast_to(dy.astype("f8") / np.prod(extents), last(x).shape)
+    for out in strided(poisoned(last(x).shape, dtype)):
+        function("avg_pool_grad_input", len(extents))(dy, out.shape, extents, out=out, **LAST)
+        assert_close(out, expected)
+
+
 @pytest.mark.parametrize("ndim", [1, 2, 3])
 def test_layers(ndim, dtype, rng):
     extents, windows = (9, 7, 6)[:ndim], ((3, 2, 2)[:ndim], 2, 1)

@@ -62,6 +62,7 @@ from .pool_boxes import (
 )
 from .pool_lines import divisor_of, largest_in_lines, mean_of_lines, plan_lines
 from .pool_walk import LARGEST, MEAN, PLACES, WIDE, walk
+from .pool_whole import mean_of_image, plan_whole
 from .simd import element, lanes, load, pointer, pointer_to, prefetch, put, store, tile, zero
 from .views import Layout, lanes_merged
 
@@ -318,8 +319,10 @@ def avg_pool(
     width = VECTOR_BITS // 8 // dtype.itemsize
     x, y = lanes_merged(x, y)
     windows = Windows(x.shape[3:], y.shape[3:], kernel, stride, before, ONES)
-    divisor = divisor_of(windows.sizes(after, bool(padded[0])))
-    plan = plan_lines(dtype, threads, mean_of_lines, x, y, windows, divisor)
+    plan = plan_whole(dtype, threads, mean_of_image, x, y, windows)
+    if plan is None:
+        divisor = divisor_of(windows.sizes(after, bool(padded[0])))
+        plan = plan_lines(dtype, threads, mean_of_lines, x, y, windows, divisor)
     if plan is not None:
         return plan
     windows, [x], [y], _ = in_strips(windows, width, [x], [y])
