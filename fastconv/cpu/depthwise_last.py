@@ -17,10 +17,9 @@ from .blocks import Ints, Tables, runs
 from .driver import Plan
 from .groups import pack_group_filter
 from .kernel import Kernel, inline
-from .line_walk import line_walker
+from .line_walk import line_walker, writer_of
 from .lines import (
     DEPTH,
-    FAR,
     GROUPS,
     IMAGE_FIELDS,
     LINES,
@@ -32,12 +31,9 @@ from .lines import (
 )
 from .simd import (
     fma,
-    is_aligned,
     lanes,
     load,
     pointer,
-    store,
-    store_far,
     where_positive,
 )
 from .views import Layout
@@ -104,17 +100,14 @@ def _pair_adder(run):
 
 
 def _finish(run):
+    write = writer_of(run)
+
     @inline
     def finish(acc, size, y, y_col, group):
         if size[RELU]:
             for j in range(run):
                 acc[0, j] = where_positive(acc[0, j], acc[0, j])
-        if size[FAR] and is_aligned(y):
-            for j in range(run):
-                store_far(y, j * y_col + group, acc[0, j])
-        else:
-            for j in range(run):
-                store(y, j * y_col + group, acc[0, j])
+        write(acc, size, y, y_col, group)
 
     return finish
 

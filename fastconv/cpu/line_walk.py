@@ -40,7 +40,19 @@ from .lines import (
     Y_ROW,
 )
 from .packing import inside
-from .simd import lanes, load, load_or, pointer, prefetch, rolled, tile, zero
+from .simd import (
+    is_aligned,
+    lanes,
+    load,
+    load_or,
+    pointer,
+    prefetch,
+    rolled,
+    store,
+    store_far,
+    tile,
+    zero,
+)
 
 RUNS = (4, 3, 1)  # pixels, or pairs
 
@@ -49,6 +61,21 @@ RUNS = (4, 3, 1)  # pixels, or pairs
 def load_or_zero(x, i, inside):
     """The vector there, or zeros for one outside of the image."""
     return load_or(x, i, inside, zero(x))
+
+
+def writer_of(count):
+    """Make a ``finish`` for ``line_walker`` that writes what there is for each pixel."""
+
+    @inline
+    def write(values, size, y, y_col, group):
+        if size[FAR] and is_aligned(y):
+            for j in range(count):
+                store_far(y, j * y_col + group, values[0, j])
+        else:
+            for j in range(count):
+                store(y, j * y_col + group, values[0, j])
+
+    return write
 
 
 @inline

@@ -17,10 +17,10 @@ from .blocks import Ints, Table, Tables
 from .driver import Plan
 from .kernel import Kernel, inline
 from .lane_choice import divide, largest, lowest
-from .line_walk import line_walker
-from .lines import FAR, IMAGE_FIELDS, LINES, ImageLines, goes_far, line_tasks
+from .line_walk import line_walker, writer_of
+from .lines import IMAGE_FIELDS, LINES, ImageLines, are_neighbours, goes_far, line_tasks
 from .pool_blocks import ONES, PIECE, Windows
-from .simd import is_aligned, load_or, pointer, store, store_far, zero
+from .simd import load_or, zero
 from .views import Layout
 
 # Fields of `size` after those of the lines: what sums are divided by.
@@ -76,35 +76,22 @@ def _pair_adder(run):
     return add
 
 
-def _finish(count):
-    @inline
-    def finish(values, size, y, y_col, group):
-        if size[FAR] and is_aligned(y):
-            for j in range(count):
-                store_far(y, j * y_col + group, values[0, j])
-        else:
-            for j in range(count):
-                store(y, j * y_col + group, values[0, j])
-
-    return finish
-
-
-def _divide_and_finish(count):
-    finish_all = _finish(count)
+def _divide_and_write(count):
+    write = writer_of(count)
 
     @inline
     def finish(values, size, y, y_col, group):
         for j in range(count):
             values[0, j] = divide(values[0, j], size[DIVISOR])
-        finish_all(values, size, y, y_col, group)
+        write(values, size, y, y_col, group)
 
     return finish
 
 
 _largest_in_line = line_walker(
-    "largest", _begin_with(lowest), _largest_of, _finish, load_edge=_or_lowest
+    "largest", _begin_with(lowest), _largest_of, writer_of, load_edge=_or_lowest
 )
-_mean_of_line = line_walker("mean", _begin_with(zero), _adder, _divide_and_finish, _pair_adder)
+_mean_of_line = line_walker("mean", _begin_with(zero), _adder, _divide_and_write, _pair_adder)
 
 
 @Kernel
@@ -112,7 +99,7 @@ def largest_in_lines(task, slot, size, table, x, unused, bias, y, work):
     """Take some lines of the result."""
     tasks, lines = size[TASKS], size[LINES]
     for number in range(task * lines // tasks, (task + 1) * lines // tasks):
-        _largest_in_line(x, size, table, number, y, pointer(x, 0))
+        _largest_in_line(x, size, table, number, y, x)
 
 
 @Kernel
@@ -120,7 +107,7 @@ def mean_of_lines(task, slot, size, table, x, dy, bias, y, work):
     """Take some lines of the result; ``x`` is ``dy`` of a gradient."""
     tasks, lines = size[TASKS], size[LINES]
     for number in range(task * lines // tasks, (task + 1) * lines // tasks):
-        _mean_of_line(x, size, table, number, y, pointer(x, 0))
+        _mean_of_line(x, size, table, number, y, x)
 
 
 def divisor_of(sizes: list[Table]) -> int:
@@ -145,11 +132,11 @@ def plan_lines(
     """
     width = VECTOR_BITS // 8 // dtype.itemsize
     taps = prod(windows.kernel)
-    near = x.strides[1] == y.strides[1] == 1 and x.shape[1] >= width
+    filters = Layout((x.shape[1], 1, 1, *windows.kernel), (0,) * 6)
+    near = are_neighbours(x, filters, y, width)
     if not (near and divisor) or taps > PIECE or y.shape[5] == 1:
         return None
     tables = Tables()
-    filters = Layout((x.shape[1], 1, 1, *windows.kernel), (0,) * 6)
     how = windows.stride, windows.before, windows.dilation
     far = goes_far(y, dtype, taps)
     lines = ImageLines(tables, x, filters, y, *how, spacing, 0, width, far)
