@@ -1,5 +1,6 @@
 """Cutting a problem into blocks, and the offset tables that describe one block to the kernels."""
 
+from collections.abc import Iterable
 from math import ceil, prod
 
 import numpy as np
@@ -91,9 +92,9 @@ def vectors(channels: int, width: int, cols: int) -> float:
     return ceil(ceil(channels / width) / cols) * cols * (1.5 if cols == 1 else 1.0)
 
 
-def columns(channels: int, width: int, most: int) -> int:
-    """Vectors to a row of a panel: the number that makes the least work of these channels."""
-    return min(range(most, 0, -1), key=lambda cols: vectors(channels, width, cols))
+def columns(channels: int, width: int, choice: Iterable[int]) -> int:
+    """Vectors to a row of a panel: the first number that makes the least work of these channels."""
+    return min(choice, key=lambda cols: vectors(channels, width, cols))
 
 
 def spread(pitch: int, width: int) -> int:

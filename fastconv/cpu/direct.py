@@ -22,7 +22,7 @@ from .image import BLOCK_FIELDS, BLOCK_TABLE, IMAGE_FIELDS, PIXELS, RESULT, Imag
 from .kernel import Kernel, named, once
 from .packing import pack_panel, unpack_panel
 from .simd import element, lanes, load_first, pointer, store
-from .tile import MAX_COLS, NARROW_BYTES, ROWS, STEPS, accumulate, accumulate_far, fills_lines
+from .tile import NARROW_BYTES, ROWS, ROWS_OF, STEPS, accumulate, accumulate_far, fills_lines
 from .views import Layout, flat
 
 # Pixels to a block that are not divided further to fit into a cache. Strided 3x3 layers of
@@ -205,7 +205,7 @@ def correlate(
         x, y = flat(x, y)
     depth = channels * prod(taps)
     pixels = (y.shape[0], *y.shape[3:])
-    cols = columns(filters, width, MAX_COLS)
+    cols = columns(filters, width, ROWS_OF)
     row = cols * width
     panels = -(-filters // row)
 

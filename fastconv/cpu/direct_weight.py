@@ -21,7 +21,7 @@ from .image import BLOCK_FIELDS, BLOCK_TABLE, IMAGE_FIELDS, PIXELS, RESULT, Imag
 from .kernel import Kernel
 from .packing import pack_panel, unpack_panel
 from .simd import lanes, load, pointer, store
-from .tile import MAX_COLS, ROWS, accumulate
+from .tile import ROWS, ROWS_OF, accumulate
 from .views import Layout
 
 # Pixels to a block. With each comes a row of the panel and a line of x, of which 6 numbers are
@@ -203,7 +203,8 @@ def fills_more_swapped(shape: Ints, dtype: np.dtype[Any]) -> bool:
     width = VECTOR_BITS // 8 // dtype.itemsize
 
     def work(lanes: int, rows: int) -> float:
-        return vectors(lanes, width, columns(lanes, width, MAX_COLS)) * ceil(rows / ROWS)
+        cols = columns(lanes, width, ROWS_OF)
+        return vectors(lanes, width, cols) * ceil(rows / ROWS_OF[cols]) * ROWS_OF[cols]
 
     return (work(channels, filters), channels) < (work(filters, channels), filters)
 
@@ -224,7 +225,7 @@ def grad_weight(
     groups, filters, channels, *extents = dw.shape
     taps = prod(extents)
     pixels = (dy.shape[0], *dy.shape[3:])
-    cols = columns(filters, width, MAX_COLS)
+    cols = columns(filters, width, ROWS_OF)
     row = cols * width
     panels = ceil(filters / row)
     most = min(TASK_ROWS // taps, SEEN_BYTES // (BLOCK_PIXELS * dtype.itemsize))

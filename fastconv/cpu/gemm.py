@@ -23,7 +23,7 @@ from .image import BLOCK_FIELDS, BLOCK_TABLE, IMAGE_FIELDS, PIXELS, RESULT, Imag
 from .kernel import Kernel, named
 from .packing import gather_lines, gather_panels, pack_panel, run_of, scatter_lines
 from .simd import LINE_VECTORS, element, lanes, pointer
-from .tile import MAX_COLS, ROWS, accumulate, accumulate_far, fills_lines
+from .tile import ROWS, ROWS_OF, accumulate, accumulate_far, fills_lines
 from .views import Layout, flat
 
 # Filters that pass over a panel at a time. Where sums of more than ``tile.STEPS`` products are
@@ -198,7 +198,7 @@ def correlate(
     groups, filters, channels, *taps = w.shape
     depth = channels * prod(taps)
     pixels = (y.shape[0], *y.shape[3:])
-    cols = columns(prod(pixels), width, MAX_COLS)
+    cols = columns(prod(pixels), width, ROWS_OF)
     row = cols * width
 
     # A block's part of x shares the second-level cache with the panel and the filters; and

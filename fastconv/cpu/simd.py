@@ -49,17 +49,13 @@ class Vector(types.Type):
 
 
 class Tile(types.Type):
-    """Numba type of a matrix of vectors on the stack."""
+    """Numba type of a matrix of vectors or pointers on the stack, or rather in registers."""
 
-    def __init__(self, vector: Vector, rows: int, cols: int) -> None:
-        self.vector = vector
+    def __init__(self, kind: Vector | types.CPointer, rows: int, cols: int) -> None:
+        self.kind = kind
         self.rows = rows
         self.cols = cols
-        super().__init__(name=f"tile({vector}, {rows} x {cols})")
-
-    @property
-    def llvm(self) -> ir.ArrayType:
-        return ir.ArrayType(self.vector.llvm, self.rows * self.cols)
+        super().__init__(name=f"tile({kind}, {rows} x {cols})")
 
 
 @register_model(Vector)
@@ -71,7 +67,9 @@ class _VectorModel(models.PrimitiveModel):
 @register_model(Tile)
 class _TileModel(models.PrimitiveModel):
     def __init__(self, dmm: Any, fe_type: Tile) -> None:
-        super().__init__(dmm, fe_type, fe_type.llvm.as_pointer())
+        element = dmm.lookup(fe_type.kind).get_value_type()
+        matrix = ir.ArrayType(element, fe_type.rows * fe_type.cols)
+        super().__init__(dmm, fe_type, matrix.as_pointer())
 
 
 def _address(context: Any, builder: Any, memory: types.Type, x: Any, i: Any) -> Any:
@@ -437,29 +435,32 @@ def _lower_scale(context, builder, sig, args):
     return builder.fmul(factor, args[1], flags=("contract", "nsz"))
 
 
+def _allocate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    return cgutils.alloca_once(builder, context.get_value_type(sig.return_type).pointee)
+
+
 @intrinsic(prefer_literal=True)
 def tile(typingctx, x, rows, cols):
     """A ``rows x cols`` tile of vectors of ``x``'s dtype, undefined; both sizes are literals."""
     if not (isinstance(rows, types.IntegerLiteral) and isinstance(cols, types.IntegerLiteral)):
         return None
     kind = Tile(Vector(x.dtype), rows.literal_value, cols.literal_value)
-
-    def codegen(context, builder, sig, args):
-        return cgutils.alloca_once(builder, kind.llvm)
-
-    return kind(x, rows, cols), codegen
+    return kind(x, rows, cols), _allocate
 
 
 @intrinsic
 def square_tile(typingctx, x):
     """A ``lanes x 1`` tile of ``x``'s dtype, as many numbers wide as high; its values undefined."""
     vector = Vector(x.dtype)
-    kind = Tile(vector, vector.lanes, 1)
+    return Tile(vector, vector.lanes, 1)(x), _allocate
 
-    def codegen(context, builder, sig, args):
-        return cgutils.alloca_once(builder, kind.llvm)
 
-    return kind(x), codegen
+@intrinsic(prefer_literal=True)
+def pointers(typingctx, x, count):
+    """A ``count x 1`` tile of pointers to numbers like those of ``x``, undefined; a literal."""
+    if not isinstance(count, types.IntegerLiteral):
+        return None
+    return Tile(types.CPointer(x.dtype), count.literal_value, 1)(x, count), _allocate
 
 
 def _slot(builder: Any, kind: Tile, place: Any, index: Any) -> Any:
@@ -469,18 +470,18 @@ def _slot(builder: Any, kind: Tile, place: Any, index: Any) -> Any:
 
 
 @infer_global(operator.getitem)
-class _GetVector(AbstractTemplate):
+class _GetElement(AbstractTemplate):
     def generic(self, args, kws):
         if isinstance(args[0], Tile):
-            return signature(args[0].vector, args[0], types.UniTuple(types.intp, 2))
+            return signature(args[0].kind, args[0], types.UniTuple(types.intp, 2))
 
 
 @infer_global(operator.setitem)
-class _SetVector(AbstractTemplate):
+class _SetElement(AbstractTemplate):
     def generic(self, args, kws):
         if isinstance(args[0], Tile):
             index = types.UniTuple(types.intp, 2)
-            return signature(types.none, args[0], index, args[0].vector)
+            return signature(types.none, args[0], index, args[0].kind)
 
 
 @lower_builtin(operator.getitem, Tile, types.UniTuple)
@@ -489,6 +490,7 @@ def _lower_get(context, builder, sig, args):
 
 
 @lower_builtin(operator.setitem, Tile, types.UniTuple, Vector)
+@lower_builtin(operator.setitem, Tile, types.UniTuple, types.CPointer)
 def _lower_set(context, builder, sig, args):
     builder.store(args[2], _slot(builder, sig.args[0], *args[:2]))
     return context.get_dummy_value()
@@ -500,7 +502,7 @@ def transpose(typingctx, square):
 
     Each of log2(lanes) rounds swaps the off-diagonal halves of all blocks of one size.
     """
-    size = square.vector.lanes
+    size = square.kind.lanes
 
     def codegen(context, builder, sig, args):
         slots = [builder.gep(args[0], [I64(0), I64(i)], inbounds=True) for i in range(size)]

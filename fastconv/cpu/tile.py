@@ -27,6 +27,7 @@ from .simd import (
     load,
     opaque,
     pointer,
+    pointers,
     prefetch_nearby,
     rolled,
     store,
@@ -36,15 +37,19 @@ from .simd import (
     zero,
 )
 
-# Registers: ROWS x COLS accumulators, COLS of the panel and one broadcast. 6 x 4 fills 29 of 32
-# and 6 x 2 fills 15 of 16; with two multiply-adds a cycle of 4 cycles' latency, 8 accumulators
-# are the least that keeps both units busy.
-ROWS = 6
-MAX_COLS = 4 if VECTOR_REGISTERS == 32 else 2
+# Rows of a tile by its vectors across, the better tiles first. Registers: an accumulator for each
+# vector of each row, the vectors of the panel and one broadcast. 6 x 4 fills 29 of 32, 6 x 2 and
+# 4 x 3 fill 15 and 16 of 16; with two multiply-adds a cycle of 4 cycles' latency, 8 accumulators
+# are the least that keeps both units busy. 24 filters of 8 lanes took 0.62 of the time of 6 x 2,
+# which computes 32.
+ROWS_OF = {4: 6, 3: 6, 2: 6, 1: 6} if VECTOR_REGISTERS == 32 else {2: 6, 3: 4, 1: 6}
+BEST_COLS, MAX_COLS = next(iter(ROWS_OF)), max(ROWS_OF)
+ROWS = ROWS_OF[BEST_COLS]
+ROWS_OF_THREE = ROWS_OF[3]
 
-# Bytes to a step up to which a panel is narrow: it passes over a block four times as often as one
-# of four vectors of 512 bits, and where the block is read from then matters.
-NARROW_BYTES = 64
+# Bytes to a step up to which a panel is narrow: it passes over a block three or four times as often
+# as one of four vectors of 512 bits, and where the block is read from then matters.
+NARROW_BYTES = 96
 
 # Steps taken at a time: that part of the panel stays in the first-level cache while every row
 # passes over it. Two thirds of 48 KiB (128 steps of 4 AVX-512 vectors) measured best. Panels of
@@ -52,7 +57,7 @@ NARROW_BYTES = 64
 # threads, and how its sum is cut must not. A processor that takes as long again over its
 # multiply-adds has the time to read panels from the second-level cache, and sums are less often
 # read and written: 58 maps of 1x1 and strided layers took 0.98 of the time of 85 or 128 steps.
-STEPS = 256 if VECTOR_HALVES else 2 * L1_BYTES // 3 // (MAX_COLS * VECTOR_BITS // 8)
+STEPS = 256 if VECTOR_HALVES else 2 * L1_BYTES // 3 // (BEST_COLS * VECTOR_BITS // 8)
 
 # Tiles between asking for their rows and taking them. 1x1 layers of 16 to 96 channels, 112x112,
 # grad_input, took 0.68 of the time with 1 and 0.63 with 2; 64 to 64, 56x56, 0.87 and 0.89.
@@ -60,14 +65,31 @@ AHEAD = 2
 
 
 @inline
-def _accumulate_rows(factors, down, across, sums, cols, far):
-    # x[rows[i] + steps[s]] for ROWS rows; rows past the last one repeat it and are not written.
-    x, table, rows, last_row, steps, depth, panel, row_pitch = factors
+def _step(factors, starts, s, row, acc, height, cols):
+    _, table, _, _, steps, _, panel, row_pitch = factors
+    for j in range(cols):
+        row[0, j] = load(panel, s * row_pitch + j * lanes(panel))
+    # Without `opaque` the broadcasts of two steps are made at once, which need more than 16
+    # registers: 11 went to the stack and back, and 1x1 layers took 1.7 times as long.
+    step = opaque(element(table, steps + s))
+    for i in range(height):
+        value = broadcast(starts[i, 0], step)
+        for j in range(cols):
+            acc[i, j] = fma(value, row[0, j], acc[i, j])
+
+
+@inline
+def _accumulate_rows(factors, down, across, sums, height, cols, far):
+    # x[rows[i] + steps[s]] for so many rows; those past the last one repeat it and are not written.
+    x, table, rows, last_row, _, depth, _, _ = factors
     out, pitch, first, add, relu = sums
     width = lanes(out)
     acc = tile(out, ROWS, MAX_COLS)
     row = tile(out, 1, MAX_COLS)
-    for i in range(ROWS):
+    # Pointers, not offsets: LLVM would add up `x` and the step first, an instruction more for each.
+    starts = pointers(x, ROWS)
+    for i in range(height):
+        starts[i, 0] = pointer(x, element(table, min(rows + i, last_row)))
         for j in range(cols):
             begin = zero(out)
             if down is not None and not add:
@@ -75,19 +97,16 @@ def _accumulate_rows(factors, down, across, sums, cols, far):
             if across is not None and not add:
                 begin = load(across, j * width)
             acc[i, j] = begin
-    for s in range(depth):
-        for j in range(cols):
-            row[0, j] = load(panel, s * row_pitch + j * width)
-        # Two steps at a time need more than 16 registers: 11 vectors of broadcasts went to the
-        # stack and back, and 1x1 layers took 1.7 times as long.
-        step = opaque(element(table, steps + s))
-        for i in range(ROWS):
-            value = broadcast(x, element(table, min(rows + i, last_row)) + step)
-            for j in range(cols):
-                acc[i, j] = fma(value, row[0, j], acc[i, j])
+    # One step after the other, two to a round: 45 instructions, one to a round took 25 each. Large
+    # layers took 0.96 of the time, for another program on the same core wants its share of them.
+    for s in range(0, depth - 1, 2):
+        _step(factors, starts, s, row, acc, height, cols)
+        _step(factors, starts, s + 1, row, acc, height, cols)
+    for s in range(depth // 2 * 2, depth):
+        _step(factors, starts, s, row, acc, height, cols)
     # Putting 0 for what is below it costs nothing here. As a pass over each task's block, in cache,
     # it took 1.07 times the time, over the whole result 1.8 times: 1x1, 64 channels, 56x56 pixels.
-    for i in range(ROWS):
+    for i in range(height):
         if rows + i <= last_row:
             for j in range(cols):
                 place = i * pitch + j * width
@@ -101,22 +120,22 @@ def _accumulate_rows(factors, down, across, sums, cols, far):
 
 @inline
 def _accumulate_columns(factors, down, across, sums, cols, far):
-    # The literals unroll the loops over a tile's columns; `far` is one, too. What no panel needs
-    # is not compiled.
+    # The literals unroll the loops over a tile; `far` is one, too. What no panel needs is not
+    # compiled.
     if MAX_COLS >= 4 and cols == 4:
-        _accumulate_rows(factors, down, across, sums, 4, far)
-    elif MAX_COLS >= 3 and cols == 3:
-        _accumulate_rows(factors, down, across, sums, 3, far)
+        _accumulate_rows(factors, down, across, sums, ROWS, 4, far)
+    elif cols == 3:
+        _accumulate_rows(factors, down, across, sums, ROWS_OF_THREE, 3, far)
     elif cols == 2:
-        _accumulate_rows(factors, down, across, sums, 2, far)
+        _accumulate_rows(factors, down, across, sums, ROWS, 2, far)
     else:
-        _accumulate_rows(factors, down, across, sums, 1, far)
+        _accumulate_rows(factors, down, across, sums, ROWS, 1, far)
 
 
 @device
 def _ask_for_rows(x, table, rows, end, steps, depth):
     # Steps pass over neighbours in memory, so one in each vector asks for all.
-    for row in range(rows, min(rows + ROWS, end)):
+    for row in range(rows, end):
         rolled()
         place = pointer(x, element(table, row))
         for step in range(steps, steps + depth, lanes(x)):
@@ -170,16 +189,18 @@ def accumulate(
         Whether to ask for rows of ``x`` some time before they are needed, for they may lie in
         memory: long pieces of neighbours, and nothing the processor would foresee.
     """
+    height = ROWS_OF_THREE if cols == 3 else ROWS
     for first in range(0, depth, STEPS):
         span = min(STEPS, depth - first)
         part = pointer(panel, first * row_pitch)
         more, end = add or first > 0, relu and first + STEPS >= depth
-        for i in range(0, count, ROWS):
+        for i in range(0, count, height):
             factors = x, table, rows + i, rows + count - 1, steps + first, span, part, row_pitch
             sums = pointer(out, i * pitch), pitch, i, more, end
             if unseen:
-                begin = rows + i + AHEAD * ROWS
-                _ask_for_rows(x, table, begin, rows + count, steps + first, span)
+                begin = rows + i + AHEAD * height
+                last = min(begin + height, rows + count)
+                _ask_for_rows(x, table, begin, last, steps + first, span)
             _accumulate_columns(factors, down, across, sums, cols, False)
 
 
@@ -200,7 +221,8 @@ def accumulate_far(
     in one with ``accumulate`` the compiler orders the instructions of both loops otherwise: 1x1
     layers of 64 to 512 channels took 1.03 to 1.06 times the time.
     """
-    for i in range(0, count, ROWS):
+    height = ROWS_OF_THREE if cols == 3 else ROWS
+    for i in range(0, count, height):
         factors = x, table, rows + i, rows + count - 1, steps, depth, panel, row_pitch
         sums = pointer(out, i * pitch), pitch, i, False, relu
         _accumulate_columns(factors, down, across, sums, cols, True)

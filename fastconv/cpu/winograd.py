@@ -24,7 +24,7 @@ from .engine import Engine
 from .kernel import Kernel, device
 from .packing import pack_lane_box, pack_lanes, unpack_lanes
 from .simd import element, lanes, load_first, pointer, store, zero
-from .tile import MAX_COLS, NARROW_BYTES, ROWS, accumulate
+from .tile import NARROW_BYTES, ROWS, ROWS_OF, accumulate
 from .transforms import OUTPUTS, POINTS, TAPS, four_outputs, image, three_taps, transform
 from .views import Layout
 
@@ -317,7 +317,7 @@ def correlate(
     pixels = (y.shape[0], *y.shape[3:])
     whole = ceil(channels / width) * width
     depth = planes * whole
-    cols = columns(filters, width, MAX_COLS)
+    cols = columns(filters, width, ROWS_OF)
     row = cols * width
     panels = ceil(filters / row)
     points = POINTS * POINTS

@@ -23,7 +23,7 @@ from .engine import Engine
 from .kernel import Kernel
 from .packing import pack_lane_box, unpack_lanes
 from .simd import lanes, load, pointer, store, zero
-from .tile import MAX_COLS, ROWS, accumulate
+from .tile import ROWS, ROWS_OF, accumulate
 from .transforms import OUTPUTS, POINTS, TAPS, four_taps, three_outputs, transform
 from .views import Layout
 from .winograd import (
@@ -255,7 +255,7 @@ def grad_weight(
     groups, filters, channels, planes = dw.shape[:4]
     pixels = (dy.shape[0], *dy.shape[3:])
     depth = planes * ceil(channels / width) * width
-    cols = columns(filters, width, MAX_COLS)
+    cols = columns(filters, width, ROWS_OF)
     row = cols * width
     panels = ceil(filters / row)
     points = POINTS * POINTS
