@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from math import gcd, prod
+from typing import NamedTuple
 
 from .padding import check_pairs, segments
 from .ranks import FILTER_AXES
@@ -23,13 +24,21 @@ class Phase:
     """A part of ``grad_input`` that is an ordinary correlation of stride 1.
 
     ``out[place]`` is the correlation of ``grad_output``, with ``before`` zeros ahead of each axis,
-    with the flipped sub-filter ``weight[taps]``. A phase that no tap reaches has no ``taps``.
+    with the flipped sub-filter ``weight[taps]``.
     """
 
     place: tuple[slice, ...]
-    taps: tuple[slice, ...] | None
+    taps: tuple[slice, ...]
     before: Ints
     dilation: Ints
+
+
+class Met(NamedTuple):
+    """A part of a map, ``weight[taps]`` and ``y[windows]``: see ``ConvGeometry.met``."""
+
+    geometry: "ConvGeometry"
+    taps: tuple[slice, ...]
+    windows: tuple[slice, ...]
 
 
 @dataclass(frozen=True)
@@ -138,37 +147,105 @@ class ConvGeometry:
         )
 
     @cached_property
+    def met(self) -> "Met":
+        """The same map without the first and last taps and windows that meet nothing but padding.
+
+        A filter that reaches further than its image, as with a dilation above its extents, is
+        smaller than it seems.
+        """
+        axes = list(
+            zip(
+                self.input,
+                self.kernel,
+                self.output,
+                self.stride,
+                self.before,
+                self.dilation,
+                strict=True,
+            )
+        )
+        met = [meeting(*axis) for axis in axes]
+        taps, windows = zip(*met, strict=True)
+        before, after = [], []
+        for (n, _, _, s, b, dil), (tap, window) in zip(axes, met, strict=True):
+            before.append(b - window.start * s - tap.start * dil)
+            after.append(max((window.stop - 1) * s + (tap.stop - 1) * dil - b + 1 - n, 0))
+        part = replace(
+            self,
+            kernel=tuple([tap.stop - tap.start for tap in taps]),
+            output=tuple([window.stop - window.start for window in windows]),
+            before=tuple(before),
+            after=tuple(after),
+        )
+        return Met(part, (..., *taps), (..., *windows))  # type: ignore[arg-type]
+
+    @cached_property
     def phases(self) -> tuple[Phase, ...]:
-        """How ``grad_input`` splits into correlations of stride 1: prod(stride) of them.
+        """How ``grad_input`` splits into correlations of stride 1: at most prod(stride) of them.
 
         Along one axis, input pixel ``h`` meets tap ``r`` at output pixel
         ``(h + before - r*dilation) / stride`` where that is whole. All pixels
         ``h = first + i*stride`` meet the same taps, ``step`` apart, so that, with the taps taken
-        backwards, the sum over them is a correlation.
+        backwards, the sum over them is a correlation. Pixels that meet none are in no phase.
         """
         axes = []
         for n, r, s, b, dil in zip(
             self.input, self.kernel, self.stride, self.before, self.dilation, strict=True
         ):
-            step = s // gcd(s, dil)
-            axis = []
-            for first in range(min(s, n)):
-                met = [tap for tap in range(r) if (first + b - tap * dil) % s == 0]
-                taps = slice(met[-1], None, -step) if met else None
-                before = (met[-1] * dil - first - b) // s if met else 0
-                axis.append((slice(first, None, s), taps, before, dil // gcd(s, dil)))
-            axes.append(axis)
-        return tuple(
-            Phase(
-                (..., d[0], h[0], w[0]),  # type: ignore[arg-type]
-                None if None in (d[1], h[1], w[1]) else (..., d[1], h[1], w[1]),  # type: ignore[arg-type]
-                (d[2], h[2], w[2]),
-                (d[3], h[3], w[3]),
+            met: dict[int, list[int]] = {}
+            for tap in range(r):
+                met.setdefault((tap * dil - b) % s, []).append(tap)
+            step, dilation = s // gcd(s, dil), dil // gcd(s, dil)
+            axes.append(
+                [
+                    (
+                        slice(first, None, s),
+                        slice(taps[-1], None, -step),
+                        (taps[-1] * dil - first - b) // s,
+                        dilation,
+                    )
+                    for first, taps in sorted(met.items())
+                    if first < n
+                ]
             )
-            for d in axes[0]
-            for h in axes[1]
-            for w in axes[2]
+        return tuple(
+            [
+                Phase(
+                    (..., d[0], h[0], w[0]),  # type: ignore[arg-type]
+                    (..., d[1], h[1], w[1]),  # type: ignore[arg-type]
+                    (d[2], h[2], w[2]),
+                    (d[3], h[3], w[3]),
+                )
+                for d in axes[0]
+                for h in axes[1]
+                for w in axes[2]
+            ]
         )
+
+    @cached_property
+    def is_covered(self) -> bool:
+        """Whether each pixel of the input is in a phase."""
+        axes = zip(self.stride, self.input, strict=True)
+        return len(self.phases) == prod([min(s, n) for s, n in axes])
+
+
+def meeting(n: int, r: int, p: int, s: int, b: int, dil: int) -> tuple[slice, slice]:
+    """The range of ``r`` taps and that of ``p`` windows in which some meet one of ``n`` pixels.
+
+    Tap ``i`` of window ``o`` meets pixel ``o*s + i*dil - b``.
+
+    >>> meeting(n=16, r=3, p=16, s=1, b=32, dil=32)
+    (slice(1, 2, None), slice(0, 16, None))
+    """
+    at = [
+        range(max(-((i * dil - b) // s), 0), min((n - 1 + b - i * dil) // s + 1, p))
+        for i in range(r)
+    ]
+    taps = [i for i in range(r) if at[i]]
+    if not taps:
+        return slice(0, 0), slice(0, 0)
+    windows = slice(min([at[i].start for i in taps]), max([at[i].stop for i in taps]))
+    return slice(taps[0], taps[-1] + 1), windows
 
 
 @lru_cache(maxsize=1024)

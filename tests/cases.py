@@ -110,6 +110,13 @@ def _cases():
     yield replace(image, extents=(50, 41), kernel=(3, 3), batch=1, padding=((-7, 1), (-3, -4)))
     yield Case((6, 7, 6), (2, 3, 1), padding=((-2, 0), (1, -1), (-1, 1)), stride=(1, 2, 1))
     yield Case((40,), (3,), padding=((-5, -9),), stride=4, dilation=3)
+    # Taps, windows and whole filters that meet no pixel, first and last and on both sides.
+    yield replace(image, kernel=(3, 4), dilation=(5, 14), padding="same")
+    yield replace(image, channels=20, filters=20, groups=20, dilation=(11, 1), padding=((12, 9), 1))
+    yield replace(image, channels=18, filters=17, stride=(16, 3), padding=((33, 20), (14, 8)))
+    yield replace(image, kernel=(3, 3), padding=((7, 1), (0, 9)), batch=1)
+    yield Case((5, 3, 4), (3, 1, 2), stride=(1, 8, 3), padding=((6, 3), (4, 9), (0, 7)), dilation=6)
+    yield Case((3,), (2,), stride=40, dilation=40, padding=((35, 90),))
     # Groups, depthwise, depthwise with multiplier.
     for channels, filters, groups in ((4, 6, 2), (6, 6, 6), (6, 12, 6), (9, 3, 3), (34, 70, 2)):
         yield replace(image, channels=channels, filters=filters, groups=groups)

@@ -23,6 +23,9 @@ LAYERS = {
     "filter": ((1, 1, 1024, 1024), (1, 1, 31, 31), {"padding": 15}),
     "volume": ((1, 32, 24, 48, 48), (32, 32, 3, 3, 3), {"padding": 1}),
     "signal": ((1, 64, 16000), (64, 64, 2), {"dilation": 512}),
+    "apart": ((1, 64, 16, 16, 16), (64, 64, 3, 3, 3), {"padding": "same", "dilation": 32}),
+    "far apart": ((1, 32, 64, 64), (32, 32, 3, 3), {"padding": "same", "dilation": 4096}),
+    "sparse": ((1, 32, 4, 4), (32, 32, 1, 1), {"stride": 65536, "padding": 65536}),
     "mirrored": ((4, 512, 7, 7), (512, 512, 3, 3), {"padding": 1, "padding_mode": "reflect"}),
     # With their padding these images would take 3.4 times as much.
     "wrapped": ((320, 1024, 7, 7), (2, 1024, 3, 3), {"padding": 3, "padding_mode": "circular"}),

@@ -56,7 +56,7 @@ from ..plan import check_precision
 from ..plan import cpu as plan
 from ..repeats import Repeat
 from ..results import result_like as result_like
-from . import driver, padding
+from . import driver, fill, padding
 from .elementwise import mask as mask
 from .elementwise import side_by_side as side_by_side
 from .elementwise import spread_bias as spread_bias
@@ -122,11 +122,7 @@ def grad_input(
         return out
     biased = bias is not None
     for job in jobs_of("grad_input", grad_output, weight, out, g, algorithm, biased, relu):
-        if job.b is None:
-            sums = _bias(bias, job.out).reshape(*job.out.shape[1:3], 1, 1, 1)
-            job.out[...] = np.maximum(sums, 0) if relu else sums
-        else:
-            job.engine(job.a, job.b, bias, job.out, *job.options)
+        job.engine(job.a, job.b, bias, job.out, *job.options)
     return out
 
 
@@ -272,7 +268,7 @@ def requirements(
     plans = [
         job.engine.plan(job.a, job.b, job.out, *job.options)
         for job in jobs_of(map_name, *arrays[map_name], g, algorithm)
-        if job.b is not None
+        if job.engine is not fill.correlate
     ]
     return (
         sum(plan.operations for plan in plans),

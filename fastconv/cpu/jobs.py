@@ -1,6 +1,7 @@
 """What the maps are made of: an engine and the views of the arrays that it takes, for each part."""
 
 from collections.abc import Iterable, Iterator
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from . import (
     depthwise_weight,
     direct,
     direct_weight,
+    fill,
     gemm,
     gemm_weight,
     planar,
@@ -46,11 +48,11 @@ _WEIGHT = {
 
 
 class Job(NamedTuple):
-    """What an engine takes but a bias; ``b`` is None where no tap reaches ``out``."""
+    """What an engine takes but a bias."""
 
     engine: Engine
     a: Array
-    b: Any
+    b: Array
     out: Array
     options: tuple[Ints | bool, ...]
     swapped: bool = False  # whether `a` is a view of the map's second array, and `b` of its first
@@ -68,29 +70,44 @@ def jobs_of(
 ) -> Iterator[Job]:
     """The jobs of a map that takes ``a`` and ``b`` to ``out``, as the caller has them or grouped.
 
-    Of grad_input, whose ``b`` are filters, a part of ``out`` is left to a job: all parts are
-    written by some job, and each by one.
+    They are done in this order: the first may write what others write again.
     """
+    # Winograd's filters reach no further than an image, and it has no others than 3x3.
+    part, taps, windows = (g, ..., ...) if algorithm == "winograd" else g.met
     if map_name == "forward":
         x, y = grouped_image(a, g.x_shape, g), grouped_image(out, g.y_shape, g)
-        options = g.stride, g.before, g.dilation, relu
-        yield Job(_CORRELATE[algorithm], x, b.reshape(g.weight_shape), y, options)
+        weight = b.reshape(g.weight_shape)
+        if part.output != g.output:
+            yield Job(fill.correlate, x, weight, y, (relu,))
+        if prod(part.output):
+            options = part.stride, part.before, part.dilation, relu
+            yield Job(_CORRELATE[algorithm], x, weight[taps], y[windows], options)
     elif map_name == "grad_weight":
         dy, x = grouped_image(a, g.y_shape, g), grouped_image(b, g.x_shape, g)
         dw = out.reshape(g.weight_shape)
-        engine, stride = _WEIGHT[algorithm], g.stride
-        if engine is direct_weight.grad_weight and g.is_pointwise:
-            # Filters meet every stride-th pixel and no other, for which stride 1 is left.
-            d, h, w = stride
-            x, stride = x[..., ::d, ::h, ::w], ONES
-            if direct_weight.fills_more_swapped(dw.shape, dw.dtype):
-                how = stride, g.before, g.dilation
-                yield Job(engine, x, dy, dw.swapaxes(1, 2), how, swapped=True)
-                return
-        yield Job(engine, dy, x, dw, (stride, g.before, g.dilation))
+        if part.kernel != g.kernel:
+            yield Job(fill.correlate, dy, x, dw, (False,))
+        if prod(part.output):
+            yield _grad_weight(dy[windows], x, dw[taps], part, algorithm)
     else:
         dy, dx = grouped_image(a, g.y_shape, g), grouped_image(out, g.x_shape, g)
-        yield from _grad_input(dy, b.reshape(g.weight_shape), dx, g, algorithm, biased, relu)
+        weight = b.reshape(g.weight_shape)
+        if not part.is_covered:
+            yield Job(fill.correlate, dy, weight, dx, (relu,))
+        if prod(part.output):
+            yield from _grad_input(dy[windows], weight[taps], dx, part, algorithm, biased, relu)
+
+
+def _grad_weight(dy: Array, x: Array, dw: Array, g: ConvGeometry, algorithm: str) -> Job:
+    engine, stride = _WEIGHT[algorithm], g.stride
+    if engine is direct_weight.grad_weight and g.is_pointwise:
+        # Filters meet every stride-th pixel and no other, for which stride 1 is left.
+        d, h, w = stride
+        x, stride = x[..., ::d, ::h, ::w], ONES
+        if direct_weight.fills_more_swapped(dw.shape, dw.dtype):
+            how = stride, g.before, g.dilation
+            return Job(engine, x, dy, dw.swapaxes(1, 2), how, swapped=True)
+    return Job(engine, dy, x, dw, (stride, g.before, g.dilation))
 
 
 def _grad_input(
@@ -115,9 +132,8 @@ def _grad_input(
             yield Job(direct.correlate, dy, swapped, row, (ONES, (0, 0, 0), ONES, relu))
             return
     for phase in g.phases:
-        filters = None if phase.taps is None else swapped[phase.taps]
         options = ONES, phase.before, phase.dilation, relu
-        yield Job(_CORRELATE[algorithm], dy, filters, dx[phase.place], options)
+        yield Job(_CORRELATE[algorithm], dy, swapped[phase.taps], dx[phase.place], options)
 
 
 def repeated(jobs: Iterable[Job], a: Array, b: Array, out: Array) -> Repeat | None:

@@ -155,10 +155,14 @@ def grad_input(
         return out
     swapped = filters.swapped(1, 2)
     added = _bias(bias, dy)
+    if not g.is_covered:  # no taps at all, for what none reaches
+        none = (range(0),) * 3
+        _CORRELATE[algorithm](
+            dy, swapped, added, dx, none, ONES, (0, 0, 0), ONES, relu, grad_output
+        )
     for phase in g.phases:
         part = dx.part(phase.place[1:])
-        none = (range(0),) * 3
-        taps = none if phase.taps is None else _ranges(phase.taps[1:], g.kernel)
+        taps = _ranges(phase.taps[1:], g.kernel)
         _CORRELATE[algorithm](
             dy, swapped, added, part, taps, ONES, phase.before, phase.dilation, relu, grad_output
         )

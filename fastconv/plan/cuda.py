@@ -159,7 +159,7 @@ def _taps(map_name: str, g: ConvGeometry) -> int:
     """Taps of the filters that a launch reads: grad_input takes one for each phase."""
     if map_name == "forward":
         return prod(g.kernel)
-    phases = [phase.taps[1:] for phase in g.phases if phase.taps is not None]
+    phases = [phase.taps[1:] for phase in g.phases]
     return max(
         prod([len(range(n)[axis]) for axis, n in zip(taps, g.kernel, strict=True)])
         for taps in phases
