@@ -50,13 +50,14 @@ class _Layer(Layer):
         accumulate_dtype: DTypeLike | None,
     ) -> None:
         super().__init__(data_format)
-        self.in_channels = positive("in_channels", in_channels)
-        self.out_channels = positive("out_channels", out_channels)
+        # NumPy's integers would overflow in the products below.
+        in_channels = self.in_channels = positive("in_channels", in_channels)
+        out_channels = self.out_channels = positive("out_channels", out_channels)
         self.kernel_size = per_axis("kernel_size", kernel_size, self.ndim, 1)
         self.stride = per_axis("stride", stride, self.ndim, 1)
         self.padding = padding_form(padding, self.ndim)
         self.dilation = per_axis("dilation", dilation, self.ndim, 1)
-        self.groups = positive("groups", groups)
+        groups = self.groups = positive("groups", groups)
         if in_channels % groups or out_channels % groups:
             raise ValueError(
                 f"groups must divide in_channels, {in_channels}, and out_channels, {out_channels},"

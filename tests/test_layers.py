@@ -103,6 +103,16 @@ def test_initialisation():
     assert transposed.forward(x)[..., 4:-4, 4:-4].var() == pytest.approx(2, rel=0.1)
 
 
+@pytest.mark.parametrize("integer", [np.int8, np.uint8, np.int64])
+@pytest.mark.parametrize("make", [fastconv.Conv2d, fastconv.ConvTranspose2d])
+def test_integers_of_numpy(make, integer):
+    """They make the layer that Python's make: its fan-in does not overflow."""
+    layer, same = (make(i(100), i(64), i(3), i(2), groups=i(2), rng=0) for i in (integer, int))
+    np.testing.assert_array_equal(layer.weight, same.weight)
+    assert layer.bias.shape == (64,)
+    assert {*map(type, (layer.in_channels, layer.out_channels, layer.groups))} == {int}
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
