@@ -34,6 +34,20 @@ class _Layer(Layer):
 
     def __init__(
         self,
+        data_format: str,
+        activation: str | None,
+        precision: str,
+        accumulate_dtype: DTypeLike | None,
+    ) -> None:
+        super().__init__(data_format)
+        check_activation(activation)
+        check_precision(precision)
+        self.activation = activation
+        self.precision = precision
+        self.accumulate_dtype = accumulate_dtype
+
+    def _set_geometry(
+        self,
         in_channels: int,
         out_channels: int,
         kernel_size: PerAxis,
@@ -41,53 +55,45 @@ class _Layer(Layer):
         padding: Padding,
         dilation: PerAxis,
         groups: int,
-        bias: bool,
-        dtype: DTypeLike,
-        rng: np.random.Generator | int | None,
-        activation: str | None,
-        data_format: str,
-        precision: str,
-        accumulate_dtype: DTypeLike | None,
     ) -> None:
-        super().__init__(data_format)
-        # NumPy's integers would overflow in the products below.
-        in_channels = self.in_channels = positive("in_channels", in_channels)
-        out_channels = self.out_channels = positive("out_channels", out_channels)
+        self.in_channels = positive("in_channels", in_channels)
+        self.out_channels = positive("out_channels", out_channels)
         self.kernel_size = per_axis("kernel_size", kernel_size, self.ndim, 1)
         self.stride = per_axis("stride", stride, self.ndim, 1)
         self.padding = padding_form(padding, self.ndim)
         self.dilation = per_axis("dilation", dilation, self.ndim, 1)
-        groups = self.groups = positive("groups", groups)
-        if in_channels % groups or out_channels % groups:
+        self.groups = positive("groups", groups)
+        if self.in_channels % self.groups or self.out_channels % self.groups:
             raise ValueError(
                 f"groups must divide in_channels, {in_channels}, and out_channels, {out_channels},"
                 f" got {groups}"
             )
+
+    def _draw_filters(
+        self, bias: bool, dtype: DTypeLike, rng: np.random.Generator | int | None
+    ) -> None:
+        """Make the parameters. Called last: a layer that is refused has drawn nothing."""
         kind = np.dtype(dtype)
         if not is_floating(kind):
             raise TypeError(f"dtype must be {FLOATING_SERVED}, got {kind}")
-        check_precision(precision)
-        stored_numbers((("weight", kind),), None, accumulate_dtype, self.transposed)
-        if check_activation(activation):
+        stored_numbers((("weight", kind),), None, self.accumulate_dtype, self.transposed)
+        if self.activation is not None:
             check_ordered(kind)
-        self.activation = activation
-        self.precision = precision
-        self.accumulate_dtype = accumulate_dtype
+        self.bias: Array | None = np.zeros(self.out_channels, kind) if bias else None
         # He initialisation (arXiv:1502.01852): filters of variance 2 / fan_in keep that of
         # activations through a ReLU. A pixel that a transposed convolution makes meets one in
-        # prod(stride) of the taps.
-        fan_in: float = in_channels // groups * prod(self.kernel_size)
-        leading, other = out_channels, in_channels
+        # prod(stride) of the taps. The attributes are Python's integers, which do not overflow.
+        fan_in: float = self.in_channels // self.groups * prod(self.kernel_size)
+        leading, other = self.out_channels, self.in_channels
         if self.transposed:
             fan_in /= prod(self.stride)
-            leading, other = in_channels, out_channels
-        shape = (leading, other // groups, *self.kernel_size)
+            leading, other = other, leading
+        shape = (leading, other // self.groups, *self.kernel_size)
         generator = np.random.default_rng(rng)
         normal: Array = generator.standard_normal(shape)
         if kind.kind == "c":
             normal = (normal + 1j * generator.standard_normal(shape)) / sqrt(2)
         self.weight: Array = (normal * sqrt(2 / fan_in)).astype(kind)
-        self.bias: Array | None = np.zeros(out_channels, kind) if bias else None
 
     @property
     def _geometry(self) -> tuple[Any, ...]:
@@ -247,24 +253,13 @@ class _Conv(_Layer):
         precision: str = "highest",
         accumulate_dtype: DTypeLike | None = None,
     ) -> None:
-        super().__init__(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride,
-            padding,
-            dilation,
-            groups,
-            bias,
-            dtype,
-            rng,
-            activation,
-            data_format,
-            precision,
-            accumulate_dtype,
+        super().__init__(data_format, activation, precision, accumulate_dtype)
+        self._set_geometry(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups
         )
         check_mode(padding_mode)
         self.padding_mode = padding_mode
+        self._draw_filters(bias, dtype, rng)
 
     @property
     def _options(self) -> dict[str, Any]:
@@ -347,23 +342,12 @@ class _ConvTranspose(_Layer):
         precision: str = "highest",
         accumulate_dtype: DTypeLike | None = None,
     ) -> None:
-        super().__init__(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride,
-            padding,
-            dilation,
-            groups,
-            bias,
-            dtype,
-            rng,
-            activation,
-            data_format,
-            precision,
-            accumulate_dtype,
+        super().__init__(data_format, activation, precision, accumulate_dtype)
+        self._set_geometry(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups
         )
         self.output_padding = per_axis("output_padding", output_padding, self.ndim, 0)
+        self._draw_filters(bias, dtype, rng)
 
     def forward(self, x: Array, output_shape: PerAxis | None = None) -> Array:
         """The layer's result for ``x``, which is kept for ``backward`` in training mode.

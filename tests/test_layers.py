@@ -131,6 +131,33 @@ def test_arguments(arguments, error, message):
         fastconv.Conv2d(*arguments)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"in_channels": 0},
+        {"groups": 3},
+        {"padding_mode": "mirror"},
+        {"output_padding": -1},
+        {"bias": np.ones(4)},
+        {"dtype": np.int64},
+        {"activation": "gelu"},
+        {"activation": "relu", "dtype": np.complex64},
+        {"data_format": "NHWC"},
+        {"precision": "low"},
+        {"accumulate_dtype": np.float32},
+    ],
+    ids=str,
+)
+def test_mistakes_leave_the_generator_as_it_was(wrong):
+    make = fastconv.ConvTranspose2d if "output_padding" in wrong else fastconv.Conv2d
+    rng = np.random.default_rng(0)
+    state = rng.bit_generator.state
+    arguments = {"in_channels": 4, "out_channels": 4, "kernel_size": 3, **wrong}
+    with pytest.raises((TypeError, ValueError)):
+        make(**arguments, rng=rng)
+    assert rng.bit_generator.state == state
+
+
 def test_dtype():
     with pytest.raises(TypeError, match=r"dtype must be float16, .* or complex128, got int64"):
         fastconv.Conv2d(1, 1, 3, dtype=np.int64)
