@@ -14,6 +14,12 @@ class Layer:
 
     ndim: ClassVar[int]
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Give a class that says its ``ndim`` the docstring of its kind, with that in it."""
+        super().__init_subclass__(**kwargs)
+        if "ndim" in vars(cls):
+            cls.__doc__ = (cls.__mro__[1].__doc__ or "").replace("{n}", str(cls.ndim))
+
     def __init__(self, data_format: str) -> None:
         is_channels_last(data_format)
         self.data_format = data_format

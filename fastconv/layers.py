@@ -364,29 +364,23 @@ class _ConvTranspose(_Layer):
 
 class Conv1d(_Conv):
     ndim = 1
-    __doc__ = (_Conv.__doc__ or "").replace("{n}", "1")
 
 
 class Conv2d(_Conv):
     ndim = 2
-    __doc__ = (_Conv.__doc__ or "").replace("{n}", "2")
 
 
 class Conv3d(_Conv):
     ndim = 3
-    __doc__ = (_Conv.__doc__ or "").replace("{n}", "3")
 
 
 class ConvTranspose1d(_ConvTranspose):
     ndim = 1
-    __doc__ = (_ConvTranspose.__doc__ or "").replace("{n}", "1")
 
 
 class ConvTranspose2d(_ConvTranspose):
     ndim = 2
-    __doc__ = (_ConvTranspose.__doc__ or "").replace("{n}", "2")
 
 
 class ConvTranspose3d(_ConvTranspose):
     ndim = 3
-    __doc__ = (_ConvTranspose.__doc__ or "").replace("{n}", "3")

@@ -183,29 +183,23 @@ class _AvgPool(_Pool):
 
 class MaxPool1d(_MaxPool):
     ndim = 1
-    __doc__ = (_MaxPool.__doc__ or "").replace("{n}", "1")
 
 
 class MaxPool2d(_MaxPool):
     ndim = 2
-    __doc__ = (_MaxPool.__doc__ or "").replace("{n}", "2")
 
 
 class MaxPool3d(_MaxPool):
     ndim = 3
-    __doc__ = (_MaxPool.__doc__ or "").replace("{n}", "3")
 
 
 class AvgPool1d(_AvgPool):
     ndim = 1
-    __doc__ = (_AvgPool.__doc__ or "").replace("{n}", "1")
 
 
 class AvgPool2d(_AvgPool):
     ndim = 2
-    __doc__ = (_AvgPool.__doc__ or "").replace("{n}", "2")
 
 
 class AvgPool3d(_AvgPool):
     ndim = 3
-    __doc__ = (_AvgPool.__doc__ or "").replace("{n}", "3")
