@@ -1,5 +1,6 @@
-"""What all layers share: two modes, and what ``forward`` keeps for ``backward``."""
+"""What all layers share: two modes, what ``forward`` keeps for ``backward``, how they are shown."""
 
+from inspect import signature
 from typing import Any, ClassVar
 
 from numpy.typing import NDArray
@@ -13,11 +14,14 @@ class Layer:
     """A layer in training mode, for images of ``ndim`` spatial axes."""
 
     ndim: ClassVar[int]
+    _defaults: ClassVar[dict[str, Any]]  # of all arguments that make a layer, in their order
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Give a class that says its ``ndim`` the docstring of its kind, with that in it."""
+        """Note the arguments of a class that says its ``ndim``; its docstring is its kind's."""
         super().__init_subclass__(**kwargs)
         if "ndim" in vars(cls):
+            parameters = signature(cls).parameters.values()
+            cls._defaults = {parameter.name: parameter.default for parameter in parameters}
             cls.__doc__ = (cls.__mro__[1].__doc__ or "").replace("{n}", str(cls.ndim))
 
     def __init__(self, data_format: str) -> None:
@@ -51,6 +55,21 @@ class Layer:
                 " mode before it"
             )
         return self._saved
+
+    def _argument(self, name: str) -> Any:
+        """What makes such a layer, in the form in which it is kept."""
+        return getattr(self, name)
+
+    def __repr__(self) -> str:
+        """The call that makes such a layer, without what has its default."""
+        shown = []
+        for name, default in self._defaults.items():
+            value = self._argument(name)
+            # A number is kept as one for each axis, or as a pair for each.
+            if value not in (default, (default,) * self.ndim, ((default, default),) * self.ndim):
+                # Channels go first and without a name, as in PyTorch.
+                shown.append(repr(value) if name.endswith("channels") else f"{name}={value!r}")
+        return f"{type(self).__name__}({', '.join(shown)})"
 
 
 def check_device(device: str) -> None:

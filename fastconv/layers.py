@@ -168,14 +168,15 @@ class _Layer(Layer):
         assert dx is not None
         return dx
 
-    def __repr__(self) -> str:
-        activation = "" if self.activation is None else f", activation={self.activation!r}"
-        return (
-            f"{type(self).__name__}({self.in_channels}, {self.out_channels},"
-            f" kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding!r},"
-            f" dilation={self.dilation}, groups={self.groups}, bias={self.bias is not None}"
-            f"{activation})"
-        )
+    def _argument(self, name: str) -> Any:
+        if name == "bias":
+            return self.bias is not None
+        if name == "rng":  # not kept: it has drawn the filters
+            return None
+        value = self.weight.dtype if name == "dtype" else super()._argument(name)
+        if name.endswith("dtype") and value is not None:
+            return np.dtype(value).name
+        return value
 
 
 class _Conv(_Layer):
@@ -245,7 +246,7 @@ class _Conv(_Layer):
         groups: int = 1,
         bias: bool = True,
         *,
-        dtype: DTypeLike = np.float32,
+        dtype: DTypeLike = "float32",
         rng: np.random.Generator | int | None = None,
         padding_mode: str = "zeros",
         activation: str | None = None,
@@ -335,7 +336,7 @@ class _ConvTranspose(_Layer):
         bias: bool = True,
         dilation: PerAxis = 1,
         *,
-        dtype: DTypeLike = np.float32,
+        dtype: DTypeLike = "float32",
         rng: np.random.Generator | int | None = None,
         activation: str | None = None,
         data_format: str = "channels_first",

@@ -23,7 +23,6 @@ class _Pool(Layer):
 
     _pool: ClassVar[Callable[..., Any]]
     _grad_input: ClassVar[Callable[..., Array]]
-    _arguments: ClassVar[tuple[str, ...]]  # of these, but for data_format
 
     def __init__(
         self,
@@ -60,7 +59,7 @@ class _Pool(Layer):
     @property
     def _options(self) -> dict[str, Any]:
         """What both functions take after the arrays."""
-        return {name: getattr(self, name) for name in (*self._arguments, "data_format")}
+        return {name: getattr(self, name) for name in self._defaults}
 
     def forward(self, x: Array) -> Array:
         """The layer's result for ``x``; what ``backward`` needs of that is kept in training."""
@@ -76,9 +75,10 @@ class _Pool(Layer):
         """What the gradient depends on besides ``grad_output``."""
         raise NotImplementedError
 
-    def __repr__(self) -> str:
-        values = ", ".join([f"{name}={getattr(self, name)!r}" for name in self._arguments])
-        return f"{type(self).__name__}({values})"
+    def _argument(self, name: str) -> Any:
+        if name == "stride" and self.stride == self.kernel_size:
+            return None
+        return super()._argument(name)
 
 
 class _MaxPool(_Pool):
@@ -112,7 +112,6 @@ class _MaxPool(_Pool):
 
     _pool = staticmethod(max_pool)
     _grad_input = staticmethod(max_pool_grad_input)
-    _arguments = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
 
     def __init__(
         self,
@@ -162,7 +161,6 @@ class _AvgPool(_Pool):
 
     _pool = staticmethod(avg_pool)
     _grad_input = staticmethod(avg_pool_grad_input)
-    _arguments = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")
 
     def __init__(
         self,

@@ -1,5 +1,6 @@
 import gc
 import weakref
+from inspect import signature
 
 import numpy as np
 import pytest
@@ -169,11 +170,70 @@ def test_precision():
         fastconv.ConvTranspose2d(1, 1, 3, precision="low")
 
 
-def test_repr():
-    assert repr(fastconv.Conv1d(2, 4, 3, padding="same")) == (
-        "Conv1d(2, 4, kernel_size=(3,), stride=(1,), padding='same', dilation=(1,), groups=1,"
-        " bias=True)"
-    )
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Conv1d(2, 4, kernel_size=(3,), padding='same')",
+        "Conv2d(4, 6, kernel_size=(3, 2), stride=(2, 1), padding=((1, 1), (0, 1)), bias=False)",
+        "ConvTranspose2d(1, 1, kernel_size=(3, 3), stride=(2, 2), output_padding=(1, 1))",
+        "ConvTranspose3d(2, 1, kernel_size=(2, 2, 2), dilation=(1, 2, 1))",
+        "MaxPool2d(kernel_size=(3, 3), stride=(2, 2), data_format='channels_last')",
+        "AvgPool1d(kernel_size=(2,), padding=((0, 1),))",
+        "AvgPool3d(kernel_size=(2, 2, 2))",
+    ],
+)
+def test_repr(text):
+    assert repr(eval(text, vars(fastconv).copy())) == text
+
+
+# Other than the defaults.
+OTHERS = {
+    "stride": 2,
+    "padding": 1,
+    "output_padding": 1,
+    "dilation": (1, 2),
+    "groups": 2,
+    "bias": False,
+    "dtype": np.float64,
+    "padding_mode": "reflect",
+    "activation": "relu",
+    "data_format": "channels_last",
+    "precision": "high",
+    "accumulate_dtype": np.float64,
+    "ceil_mode": True,
+    "count_include_pad": False,
+}
+
+
+@pytest.mark.parametrize(
+    ("make", "required"),
+    [
+        (fastconv.Conv2d, (4, 6, 3)),
+        (fastconv.ConvTranspose2d, (4, 6, 3)),
+        (fastconv.MaxPool2d, (3,)),
+        (fastconv.AvgPool2d, (3,)),
+    ],
+)
+def test_repr_shows_each_argument(make, required):
+    """One that is not its default is in the text, alone, and the text makes such a layer."""
+    plain = repr(make(*required))
+    assert plain.count("=") == 1
+    names = [*signature(make).parameters][len(required) :]
+    for name in (name for name in names if name != "rng"):
+        text = repr(make(*required, **{name: OTHERS[name]}))
+        assert text.startswith(f"{plain[:-1]}, {name}=")
+        assert text.count("=") == 2
+        assert repr(eval(text, vars(fastconv).copy())) == text
+
+
+def test_repr_of_a_class_of_ones_own():
+    """Its constructor may take what it likes."""
+
+    class Block(fastconv.Conv2d):
+        def __init__(self, width):
+            super().__init__(width, width, 3, padding=1)
+
+    assert repr(Block(2)) == "Block(2, 2, kernel_size=(3, 3), padding=((1, 1), (1, 1)))"
 
 
 def test_layers_stay_where_they_are():
