@@ -149,7 +149,25 @@ class _Layer(Layer):
         return y
 
     def backward(self, grad_output: Array) -> Array:
-        """Gradient with respect to the last input; those of the parameters go to ``grads``."""
+        """Gradient with respect to the last input; those of the parameters go to ``grads``.
+
+        Parameters
+        ----------
+        grad_output : (N, K, *result) or (K, *result) ndarray
+            Gradient with respect to the result of the last ``forward``, of its shape and dtype.
+
+        Returns
+        -------
+        (N, C, *spatial) or (C, *spatial) ndarray
+            Of the shape and dtype of the last input. With "channels_last", C and K come last.
+
+        Raises
+        ------
+        RuntimeError
+            If there was no ``forward`` in training mode.
+        TypeError, ValueError
+            If ``grad_output`` has another shape or dtype.
+        """
         x, y, given = self._kept()
         dx, *rest = self._conv_backward(
             self.ndim,
@@ -212,8 +230,12 @@ class _Conv(_Layer):
     ----------
     weight : (K, C/groups, *kernel_size) ndarray
     bias : (K,) ndarray or None
+    parameters : dict
+        The arrays to be trained: "weight" and, with a bias, "bias".
     grads : dict
-        After ``backward``: "weight" and, with a bias, "bias".
+        Their gradients, under the same names, after ``backward``.
+    training : bool
+        Whether ``forward`` keeps its input for ``backward``; ``train`` and ``eval`` set it.
 
     Raises
     ------
@@ -302,8 +324,12 @@ class _ConvTranspose(_Layer):
     ----------
     weight : (C, K/groups, *kernel_size) ndarray
     bias : (K,) ndarray or None
+    parameters : dict
+        The arrays to be trained: "weight" and, with a bias, "bias".
     grads : dict
-        After ``backward``: "weight" and, with a bias, "bias".
+        Their gradients, under the same names, after ``backward``.
+    training : bool
+        Whether ``forward`` keeps its input for ``backward``; ``train`` and ``eval`` set it.
 
     Raises
     ------

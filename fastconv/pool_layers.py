@@ -68,7 +68,26 @@ class _Pool(Layer):
         return y
 
     def backward(self, grad_output: Array) -> Array:
-        """Gradient with respect to the last input."""
+        """Gradient with respect to the last input.
+
+        Parameters
+        ----------
+        grad_output : (N, C, *result) or (C, *result) ndarray
+            Gradient with respect to the result of the last ``forward``, of its shape.
+
+        Returns
+        -------
+        (N, C, *spatial) or (C, *spatial) ndarray
+            Of the shape of the last input and the dtype of ``grad_output``. With "channels_last", C
+            comes last.
+
+        Raises
+        ------
+        RuntimeError
+            If there was no ``forward`` in training mode.
+        TypeError, ValueError
+            If ``grad_output`` has another shape, or a dtype that is not served with the input.
+        """
         return self._grad_input(self.ndim, grad_output, *self._kept(), **self._options)
 
     def _needed(self, x: Array) -> Any:
@@ -93,6 +112,8 @@ class _MaxPool(_Pool):
     ----------
     parameters, grads : dict
         Empty.
+    training : bool
+        Whether ``forward`` keeps what ``backward`` needs; ``train`` and ``eval`` set it.
 
     Raises
     ------
@@ -142,6 +163,8 @@ class _AvgPool(_Pool):
     ----------
     parameters, grads : dict
         Empty.
+    training : bool
+        Whether ``forward`` keeps what ``backward`` needs; ``train`` and ``eval`` set it.
 
     Raises
     ------

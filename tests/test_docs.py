@@ -3,13 +3,16 @@
 import doctest
 import importlib
 import importlib.util
+import inspect
 import pkgutil
+import re
 
 import pytest
 
 import fastconv
 
 EXAMPLES = [n for n in fastconv.__all__ if n not in ("Explanation", "GradCheck")]
+LAYERS = [n for n in EXAMPLES if isinstance(getattr(fastconv, n), type)]
 
 
 # What backends need that not everybody installs.
@@ -46,6 +49,20 @@ def test_public_docstring(name):
     text = getattr(fastconv, name).__doc__
     assert "{" not in text.replace('{"auto"', "")
     assert "Attributes" in text or "Returns" in text or name == "free_workspace"
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layer(name):
+    """Layers say what attributes they have, and that there may be no way back."""
+    kind = getattr(fastconv, name)
+    layer = kind(*(1, 1, 1) if "Conv" in name else (1,))
+    entries = re.findall(r"^\w[\w, ]*", inspect.getdoc(kind), re.MULTILINE)
+    entries = {entry for line in entries for entry in line.rstrip().split(", ")}
+    assert {*vars(layer), "parameters"} - entries == {"_saved"}
+    sections = (
+        r"Parameters\n-+\ngrad_output : \(N, .*Returns\n-+\n\(N, .*Raises\n-+\nRuntimeError\n"
+    )
+    assert re.search(sections, inspect.getdoc(kind.backward), re.DOTALL)
 
 
 @pytest.mark.parametrize("name", MODULES)
