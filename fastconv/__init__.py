@@ -1,9 +1,10 @@
 """Convolution layers for NumPy, written as nested loops and compiled by Numba.
 
 Functions ``conv{1,2,3}d`` and ``conv_transpose{1,2,3}d`` with their gradients ``_grad_input``,
-``_grad_weight``, ``_grad_bias``, ``_backward`` and ``_double_backward``; ``max_pool{1,2,3}d`` and
-``avg_pool{1,2,3}d`` with ``_grad_input``; layers ``Conv{1,2,3}d``, ``ConvTranspose{1,2,3}d``,
-``MaxPool{1,2,3}d`` and ``AvgPool{1,2,3}d``; ``gradcheck`` for gradients of your own.
+``_grad_weight``, ``_backward`` and ``_double_backward``, and ``conv{1,2,3}d_grad_bias`` for both;
+``max_pool{1,2,3}d`` and ``avg_pool{1,2,3}d`` with ``_grad_input``; layers ``Conv{1,2,3}d``,
+``ConvTranspose{1,2,3}d``, ``MaxPool{1,2,3}d`` and ``AvgPool{1,2,3}d``; ``gradcheck`` for gradients
+of your own.
 """
 
 from .double_backward import (

@@ -14,6 +14,14 @@ PerAxis = SupportsIndex | Sequence[SupportsIndex]
 Padding = str | SupportsIndex | Sequence[SupportsIndex] | Sequence[Sequence[SupportsIndex]]
 
 
+# Numbers are below it: distances within arrays, some products of two of them, have 63 bits.
+MOST = 2**40
+
+FORMS_OF_PADDING = (
+    '"same", "valid", an integer, or one integer or pair (before, after) for each axis'
+)
+
+
 def is_plain(value: object) -> bool:
     """Whether a value is made of integers proper, so that what equals it means the same.
 
@@ -32,7 +40,7 @@ def is_plain(value: object) -> bool:
     )
 
 
-def per_axis(name: str, value: PerAxis, ndim: int, least: int | None) -> Ints:
+def per_axis(name: str, value: PerAxis, ndim: int, least: int) -> Ints:
     """``value``, one integer or one for each axis, as a tuple; ``least`` is the smallest allowed.
 
     >>> per_axis("stride", 2, ndim=2, least=1)
@@ -41,13 +49,14 @@ def per_axis(name: str, value: PerAxis, ndim: int, least: int | None) -> Ints:
     if _is_integer(value):
         numbers = (operator.index(value),) * ndim  # type: ignore[arg-type]
     else:
-        numbers = _integers(name, value)
+        form = f"one integer or {ndim}, one for each spatial axis"
+        numbers = _integers(name, value, form)
         if len(numbers) != ndim:
-            raise ValueError(
-                f"{name} must be one integer or {ndim}, one for each spatial axis, got {value!r}"
-            )
-    if least is not None and min(numbers) < least:
-        raise ValueError(f"{name} must be at least {least} along every axis, got {value!r}")
+            raise ValueError(f"{name} must be {form}, got {value!r}")
+    if min(numbers) < least or max(numbers) >= MOST:
+        raise ValueError(
+            f"{name} must be at least {least} and below 2**40 along every axis, got {value!r}"
+        )
     return numbers
 
 
@@ -73,14 +82,16 @@ def _is_integer(value: object) -> bool:
     return True
 
 
-def _sequence(name: str, value: object) -> tuple[object, ...]:
-    if isinstance(value, str) or not (hasattr(value, "__len__") and hasattr(value, "__getitem__")):
-        raise TypeError(f"{name} must be an integer or a sequence of integers, got {value!r}")
+def _sequence(name: str, value: object, form: str) -> tuple[object, ...]:
+    # An array of no axes has both methods.
+    sequence = hasattr(value, "__len__") and hasattr(value, "__getitem__")
+    if isinstance(value, str) or not sequence or getattr(value, "ndim", 1) == 0:
+        raise TypeError(f"{name} must be {form}, got {value!r}")
     return tuple(value)  # type: ignore[arg-type]
 
 
-def _integers(name: str, value: object) -> Ints:
-    numbers = _sequence(name, value)
+def _integers(name: str, value: object, form: str) -> Ints:
+    numbers = _sequence(name, value, form)
     if not all(_is_integer(number) for number in numbers):
         raise TypeError(f"{name} must be made of integers, got {value!r}")
     return tuple([operator.index(number) for number in numbers])  # type: ignore[arg-type]
@@ -94,19 +105,29 @@ def padding_form(padding: Padding, ndim: int) -> PaddingForm:
     """
     if isinstance(padding, str):
         if padding not in ("same", "valid"):
-            raise ValueError(
-                'padding must be "same", "valid", an integer, or one integer or pair'
-                f" (before, after) for each axis, got {padding!r}"
-            )
+            raise ValueError(f"padding must be {FORMS_OF_PADDING}, got {padding!r}")
         return padding
     if _is_integer(padding):
-        return (per_axis("padding", padding, 2, None),) * ndim  # type: ignore[arg-type, return-value]
-    axes = _sequence("padding", padding)
+        return (_pair(padding, padding),) * ndim
+    axes = _sequence("padding", padding, FORMS_OF_PADDING)
     if len(axes) != ndim:
         raise ValueError(
             f"padding must have {ndim} entries, one for each spatial axis, got {padding!r}"
         )
-    return tuple([per_axis("padding", axis, 2, None) for axis in axes])  # type: ignore[arg-type, misc]
+    return tuple([_pair(axis, padding) for axis in axes])
+
+
+def _pair(entry: object, padding: object) -> tuple[int, int]:
+    # (before, after) of an axis, whose entry of the whole padding this is.
+    if _is_integer(entry):
+        numbers: Ints = (operator.index(entry),) * 2  # type: ignore[arg-type]
+    else:
+        numbers = _integers("padding", entry, FORMS_OF_PADDING)
+    if len(numbers) != 2:
+        raise ValueError(f"padding must be {FORMS_OF_PADDING}, got {padding!r}")
+    if max(map(abs, numbers)) >= MOST:
+        raise ValueError(f"padding must be below 2**40 along every axis, got {padding!r}")
+    return numbers
 
 
 def is_channels_last(data_format: str) -> bool:
@@ -143,7 +164,7 @@ def batched_shape(name: str, shape: Ints, ndim: int, channels_last: bool = False
 
 def shape_tuple(name: str, shape: Sequence[SupportsIndex]) -> Ints:
     """A shape argument as a tuple of non-negative integers."""
-    numbers = _integers(name, shape)
+    numbers = _integers(name, shape, "a sequence of integers")
     if any(number < 0 for number in numbers):
         raise ValueError(f"{name} must not have negative entries, got {numbers}")
     return numbers

@@ -13,7 +13,7 @@ import numpy as np
 
 from .batches import parts_of
 from .dispatch import Backend
-from .dtypes import COMPLEX, Numbers, check_ordered
+from .dtypes import COMPLEX, Numbers
 from .geometry import ConvGeometry, Ints
 
 Array = Any
@@ -138,8 +138,6 @@ class Converted(Backend):
     ) -> Array:
         """A map from the images ``source`` to the images ``out``."""
         compute, ndim = getattr(self.backend, map_name), len(weight.shape) - 2
-        if relu:
-            check_ordered(self.numbers.x)
         w, b = self.filters(weight, g), self.bias(bias)
         for part, images, results in parts_of(g, self.at_a_time(g), source, out):
             shapes = part.x_shape, part.y_shape

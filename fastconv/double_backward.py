@@ -27,6 +27,7 @@ from .functional import (
     check_grad_output,
     check_needs,
     check_result,
+    choose,
     conv_geometry_of,
     run_forward,
     run_grad_input,
@@ -108,7 +109,7 @@ def _gradients(
     relu = check_result(activation, dy, y)
     of_dy, of_x, of_weight = check_needs(needs, "grad_output, x and weight")
     # Says what is wrong before anything is computed.
-    backend.choose("forward", g.padded, x, algorithm, precision)
+    choose(backend, "forward", g.padded, x, algorithm, precision)
     shape, how = dy.shape, (algorithm, precision, None)
     there, back = (run_grad_input, run_forward) if transposed else (run_forward, run_grad_input)
     grad_dy = grad_x = grad_w = None

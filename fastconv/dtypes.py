@@ -50,13 +50,13 @@ def check_dtypes(dtypes: dict[str, DType], served: tuple[DType, ...], place: str
 
     >>> check_dtypes({"x": np.dtype("int8")}, DTYPES, "there")
     Traceback (most recent call last):
-    TypeError: x must be float32 or float64 there, got |i1
+    TypeError: x must be float32 or float64 there, got int8
     """
     *names, last = map(str, served)
     first = next(iter(dtypes))
     for name, dtype in dtypes.items():
         if dtype not in served:
-            raise TypeError(f"{name} must be {', '.join(names)} or {last} {place}, got {dtype.str}")
+            raise TypeError(f"{name} must be {', '.join(names)} or {last} {place}, got {dtype}")
         if dtype != dtypes[first]:
             raise TypeError(
                 f"all arrays must have one dtype, got {first} {dtypes[first]} and {name} {dtype}"
@@ -113,7 +113,9 @@ def numbers_of(
         if other != dtype:
             raise _mixed((first, dtype), (name, other))
     if out_dtype is not None and out_dtype != dtype:
-        raise TypeError(f"out_dtype is for integers, results of {dtype} are {dtype}")
+        raise TypeError(
+            f"out_dtype is for integers, results of {dtype} are {dtype}, got {out_dtype}"
+        )
     own = DTYPES[0] if is_half(dtype) else COMPLEX.get(dtype, dtype)
     return Numbers(dtype, dtype, dtype, accumulate_dtype or own, transposed)
 
@@ -140,7 +142,8 @@ def _integers(
         raise _mixed(("x", x), ("weight", weight))
     if accumulate_dtype is not None:
         raise TypeError(
-            "accumulate_dtype is for floating-point numbers: integers are summed exactly"
+            f"accumulate_dtype is for floating-point numbers, got {accumulate_dtype} with {x}:"
+            " integers are summed exactly"
         )
     default = np.dtype(np.int32) if x.itemsize < 4 else x
     result = default if out_dtype is None else out_dtype
@@ -167,17 +170,20 @@ def stored_numbers(
     ValueError
         If ``accumulate_dtype`` is neither None nor float64.
     """
-    accumulate = _named("accumulate_dtype", accumulate_dtype)
+    accumulate = None
+    if accumulate_dtype is not None:
+        accumulate = named("accumulate_dtype", accumulate_dtype)
     if accumulate is not None and accumulate != np.float64:
         raise ValueError(f"accumulate_dtype must be None or float64, got {accumulate}")
-    result = _named("out_dtype", out_dtype)
+    result = None if out_dtype is None else named("out_dtype", out_dtype)
     return numbers_of(tuple(operands), result, accumulate, transposed)
 
 
-def _named(name: str, dtype: DTypeLike | None) -> DType | None:
-    if dtype is None:
-        return None
+def named(name: str, dtype: DTypeLike) -> DType:
+    """The dtype that a user names; None, which NumPy takes for float64, names none."""
     try:
-        return np.dtype(dtype)
-    except TypeError as error:
-        raise TypeError(f"{name} must name a dtype, got {dtype!r}") from error
+        if dtype is not None:
+            return np.dtype(dtype)
+    except TypeError:
+        pass
+    raise TypeError(f"{name} must name a dtype, got {dtype!r}")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from .arguments import Padding, PerAxis, shape_tuple
-from .dtypes import COMPLEX, INTEGERS, SERVED, Numbers, is_floating, stored_numbers
+from .dtypes import COMPLEX, INTEGERS, SERVED, Numbers, is_floating, named, stored_numbers
 from .functional import conv_geometry_of
 from .geometry import ConvGeometry
 from .padded import padded_at_a_time
@@ -155,9 +155,9 @@ def explain(
     >>> plan.maps["forward"].algorithm
     'winograd'
     """
-    if backend not in _PLANS:
+    if not isinstance(backend, str) or backend not in _PLANS:
         raise ValueError(f"backend must be one of {', '.join(_PLANS)}, got {backend!r}")
-    kind = np.dtype(dtype)
+    kind = named("dtype", dtype)
     if not is_floating(kind) and kind not in INTEGERS:
         raise TypeError(f"dtype must be {SERVED}, got {kind}")
     check_precision(precision)

@@ -23,8 +23,8 @@ from .arguments import (
     positive,
     shape_tuple,
 )
-from .dispatch import Backend, backend_of
-from .dtypes import DTYPES
+from .dispatch import Backend, backend_of, dtype_of
+from .dtypes import DTYPES, check_ordered
 from .geometry import ConvGeometry, Ints, conv_geometry, image_shape
 from .padding import check_mode
 from .ranks import ranks
@@ -98,28 +98,34 @@ def _check_bias(bias: Array | None, channels: int) -> None:
 
 
 def check_needs(needs: Needs, of: str = "x, weight and bias") -> Needs:
-    if not isinstance(needs, tuple | list):
+    if not isinstance(needs, tuple | list) or not all(isinstance(n, bool | np.bool) for n in needs):
         raise TypeError(f"needs must be a tuple of 3 booleans, got {needs!r}")
     if len(needs) != 3:
         raise ValueError(f"needs must have 3 entries, for {of}, got {needs!r}")
     return needs
 
 
-def check_activation(activation: str | None) -> bool:
-    """Whether ``activation`` is "relu" and not None."""
-    if activation is not None and activation != "relu":
+def check_activation(activation: str | None, dtype: np.dtype[Any] | None) -> bool:
+    """Whether ``activation`` is "relu" and not None, of numbers of this dtype, if it is known."""
+    if not (activation is None or (isinstance(activation, str) and activation == "relu")):
         raise ValueError(f'activation must be None or "relu", got {activation!r}')
+    if activation is not None and dtype is not None:
+        check_ordered(dtype)
     return activation is not None
 
 
 def check_result(activation: str | None, grad_output: Array, y: Array | None) -> bool:
     """Whether gradients pass back through an activation, whose result is ``y``."""
-    relu = check_activation(activation)
+    relu = check_activation(activation, dtype_of("grad_output", grad_output))
     if relu and y is None:
-        raise ValueError('y must be the result of the forward call where activation is "relu"')
+        raise ValueError(
+            'y must be the result of the forward call where activation is "relu", got None'
+        )
     if y is not None:
         if not relu:
-            raise ValueError("y must be None where there is no activation")
+            raise ValueError(
+                f"y must be None where activation is, got an array of shape {tuple(y.shape)}"
+            )
         if tuple(y.shape) != tuple(grad_output.shape):
             raise ValueError(
                 f"y must have the shape of grad_output, {tuple(grad_output.shape)}, got"
@@ -134,6 +140,16 @@ def check_grad_output(grad_output: Array, needed: Ints) -> None:
             f"grad_output must have the shape of the result, {needed}, got"
             f" {tuple(grad_output.shape)}"
         )
+
+
+def choose(
+    backend: Backend, map_name: str, g: ConvGeometry, x: Array, algorithm: str, precision: str
+) -> str:
+    """What ``backend.choose`` says, or what is wrong, of words."""
+    for name, word in (("algorithm", algorithm), ("precision", precision)):
+        if not isinstance(word, str):
+            raise TypeError(f"{name} must be a word, got {word!r}")
+    return backend.choose(map_name, g, x, algorithm, precision)
 
 
 def _remember(
@@ -176,7 +192,7 @@ def run_forward(
 ) -> Array:
     _check_bias(bias, g.out_channels)
     shown = g.padded
-    algorithm = backend.choose("forward", shown, x, algorithm, precision)
+    algorithm = choose(backend, "forward", shown, x, algorithm, precision)
     y: Array = backend.result_like(x, shape, out, (x, weight, bias))
     if g.batch and shown is g:
         y = backend.forward(x, weight, bias, g, y, algorithm, relu)
@@ -199,7 +215,7 @@ def run_grad_input(
 ) -> Array:
     _check_bias(bias, g.in_channels)
     shown = g.padded
-    algorithm = backend.choose("grad_input", shown, dy, algorithm, precision)
+    algorithm = choose(backend, "grad_input", shown, dy, algorithm, precision)
     dx: Array = backend.result_like(dy, shape, out, (dy, weight, bias))
     if g.batch and shown is g:
         dx = backend.grad_input(dy, weight, bias, g, dx, algorithm, relu)
@@ -223,7 +239,7 @@ def run_grad_weight(
     seen = shown.per_sample if per_sample and g.batch else shown
     if per_sample:
         shape = (g.batch, *shape)
-    algorithm = backend.choose("grad_weight", seen, x, algorithm, precision)
+    algorithm = choose(backend, "grad_weight", seen, x, algorithm, precision)
     dw: Array = backend.result_like(x, shape, out, (dy, x))
     if shown is not g:
         padded.grad_weight(backend, dy, x, g, dw, algorithm, per_sample)
@@ -261,9 +277,10 @@ def conv(
 ) -> Array:
     """Correlate images with filters: the forward pass of a convolution layer.
 
-    ``y[n,k,p] = bias[k] + sum_c sum_r x[n, c, p*stride + r*dilation - padding] weight[k,c,r]``,
-    where p and r stand for a pixel and a tap along every spatial axis, and c runs over the channels
-    of k's group; outside ``x`` is what ``padding_mode`` says.
+    ``y[n,k,p] = bias[k] + sum_c sum_r x[n, c, p*stride + r*dilation - before] weight[k,c,r]``,
+    where p and r stand for a pixel and a tap along every spatial axis, ``before`` for the padding
+    ahead of it, and c runs over the channels of k's group; outside ``x`` is what ``padding_mode``
+    says.
 
     Parameters
     ----------
@@ -287,7 +304,7 @@ def conv(
     -------
     (N, K, {result}) or (K, {result}) ndarray
         Of ``x``'s dtype, or for integers ``out_dtype``; an extent is
-        ``(extent + padding - (taps - 1)*dilation - 1) // stride + 1``.
+        ``(extent + before + after - (taps - 1)*dilation - 1) // stride + 1``.
 
     Raises
     ------
@@ -321,7 +338,7 @@ def conv(
         if repeat := repeats.known(key):
             return repeat(x, weight, bias)
     backend = backend_of({"x": x, "weight": weight}, bias, out_dtype, accumulate_dtype)
-    relu = check_activation(activation)
+    relu = check_activation(activation, dtype_of("x", x))
     g = conv_geometry_of(
         ndim,
         x.shape,
@@ -358,7 +375,7 @@ def conv_grad_input(
 ) -> Array:
     """Gradient of a loss with respect to the images, given that with respect to the result.
 
-    ``dx[n,c,h] = sum_k sum_r dy[n, k, (h + padding - r*dilation) / stride] weight[k,c,r]`` over
+    ``dx[n,c,h] = sum_k sum_r dy[n, k, (h + before - r*dilation) / stride] weight[k,c,r]`` over
     whole quotients: a correlation of ``dy`` with the flipped filters, their channel axes swapped.
     Padding that shows pixels adds its own gradient to theirs.
 
@@ -452,7 +469,7 @@ def conv_grad_weight(
 ) -> Array:
     """Gradient of a loss with respect to the filters, given that with respect to the result.
 
-    ``dw[k,c,r] = sum_n sum_p dy[n,k,p] x[n, c, p*stride + r*dilation - padding]``: a correlation of
+    ``dw[k,c,r] = sum_n sum_p dy[n,k,p] x[n, c, p*stride + r*dilation - before]``: a correlation of
     ``x`` with ``dy``.
 
     Parameters
@@ -646,7 +663,7 @@ def conv_backward(
     relu = check_result(activation, grad_output, y)
     of_x, of_weight, of_bias = check_needs(needs)
     # Says what is wrong before anything is computed.
-    backend.choose("forward", g.padded, x, algorithm, precision)
+    choose(backend, "forward", g.padded, x, algorithm, precision)
     dy, dx, dw = grad_output, None, None
     if relu and (of_x or of_weight or of_bias):
         dy = backend.mask(dy, y)

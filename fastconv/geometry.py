@@ -316,6 +316,8 @@ def conv_geometry(
     x_name = as_shown(x_name, channels_last)
     check_weight(weight_name, weight_shape, ndim, "K, C/groups")
     check_image(x_name, x_shape)
+    check_size(x_shape, f"an array of {x_name}")
+    check_size(weight_shape, f"an array of {weight_name}")
     channels = x_shape[1]
     if channels % groups or weight_shape[0] % groups:
         raise ValueError(

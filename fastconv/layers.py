@@ -14,7 +14,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from .arguments import Padding, PerAxis, padding_form, per_axis, positive
 from .dispatch import cuda_backend
-from .dtypes import FLOATING_SERVED, check_ordered, is_floating, stored_numbers
+from .dtypes import FLOATING_SERVED, is_floating, named, stored_numbers
 from .functional import Gradients, check_activation, conv, conv_backward
 from .geometry import Ints
 from .layer import Layer, check_device
@@ -40,7 +40,7 @@ class _Layer(Layer):
         accumulate_dtype: DTypeLike | None,
     ) -> None:
         super().__init__(data_format)
-        check_activation(activation)
+        check_activation(activation, None)
         check_precision(precision)
         self.activation = activation
         self.precision = precision
@@ -73,12 +73,11 @@ class _Layer(Layer):
         self, bias: bool, dtype: DTypeLike, rng: np.random.Generator | int | None
     ) -> None:
         """Make the parameters. Called last: a layer that is refused has drawn nothing."""
-        kind = np.dtype(dtype)
+        kind = named("dtype", dtype)
         if not is_floating(kind):
             raise TypeError(f"dtype must be {FLOATING_SERVED}, got {kind}")
         stored_numbers((("weight", kind),), None, self.accumulate_dtype, self.transposed)
-        if self.activation is not None:
-            check_ordered(kind)
+        check_activation(self.activation, kind)
         self.bias: Array | None = np.zeros(self.out_channels, kind) if bias else None
         # He initialisation (arXiv:1502.01852): filters of variance 2 / fan_in keep that of
         # activations through a ReLU. A pixel that a transposed convolution makes meets one in

@@ -36,10 +36,10 @@ def max_pool(
 ) -> Array | tuple[Array, Array]:
     """The largest number of every window.
 
-    ``y[n,c,p] = max over r of x[n, c, p*stride + r*dilation - padding]``, where p and r stand for a
-    pixel and a tap along every spatial axis; pixels of the padding have no part in it. A NaN in the
-    window is the result. A dilated window may see nothing but padding: its result is -inf, or
-    the least of the integers.
+    ``y[n,c,p] = max over r of x[n, c, p*stride + r*dilation - before]``, where p and r stand for a
+    pixel and a tap along every spatial axis, ``before`` for the padding ahead of it. Pixels of the
+    padding have no part in it. A NaN in the window is the result. A dilated window may see nothing
+    but padding: its result is -inf, or the least of the integers.
 
     Parameters
     ----------
@@ -58,8 +58,8 @@ def max_pool(
     -------
     y : (N, C, {result}) or (C, {result}) ndarray
         Of ``x``'s dtype; an extent is
-        ``(extent + padding - (taps - 1)*dilation - 1) // stride + 1``, with ``ceil_mode`` that is
-        rounded up.
+        ``(extent + before + after - (taps - 1)*dilation - 1) // stride + 1``, with ``ceil_mode``
+        that is rounded up.
     indices : ndarray of int64, with ``return_indices``
         Of ``y``'s shape: where the result is in the image of its channel, flattened. Of equal
         numbers it is the first one, of several NaN the first one, and -1 where there is none.
@@ -177,7 +177,7 @@ def avg_pool(
 ) -> Array:
     """The mean of every window.
 
-    ``y[n,c,p] = sum over r of x[n, c, p*stride + r - padding] / size``, where p and r stand for a
+    ``y[n,c,p] = sum over r of x[n, c, p*stride + r - before] / size``, where p and r stand for a
     pixel and a tap along every spatial axis, and ``x`` is zero outside.
 
     Parameters
@@ -195,7 +195,7 @@ def avg_pool(
     Returns
     -------
     (N, C, {result}) or (C, {result}) ndarray
-        Of ``x``'s dtype; an extent is ``(extent + padding - taps) // stride + 1``, with
+        Of ``x``'s dtype; an extent is ``(extent + before + after - taps) // stride + 1``, with
         ``ceil_mode`` that is rounded up.
 
     Raises
@@ -356,8 +356,7 @@ def _pool_backend_of(arrays: dict[str, Any], integers: bool = False) -> Any:
             continue
         short = ", or integers of 8, 16 or 32 bits," if integers else ""
         raise TypeError(
-            f"{name} must be float16, bfloat16, float32 or float64{short} to be pooled,"
-            f" got {dtype.str}"
+            f"{name} must be float16, bfloat16, float32 or float64{short} to be pooled, got {dtype}"
         )
     backend = backend_of(arrays)
     if not hasattr(backend, "max_pool"):

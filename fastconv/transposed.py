@@ -19,7 +19,7 @@ from .arguments import (
     positive,
     shape_tuple,
 )
-from .dispatch import backend_of
+from .dispatch import backend_of, dtype_of
 from .functional import (
     Gradients,
     Needs,
@@ -27,6 +27,7 @@ from .functional import (
     check_grad_output,
     check_needs,
     check_result,
+    choose,
     run_forward,
     run_grad_bias,
     run_grad_input,
@@ -92,7 +93,7 @@ def conv_transpose(
 ) -> Array:
     """Transposed convolution: the gradient of a convolution, used as a layer of its own.
 
-    ``y[n,k,h] = bias[k] + sum_c sum_r x[n, c, (h + padding - r*dilation) / stride] weight[c,k,r]``
+    ``y[n,k,h] = bias[k] + sum_c sum_r x[n, c, (h + before - r*dilation) / stride] weight[c,k,r]``
     over whole quotients, c running over the channels of k's group.
 
     Parameters
@@ -118,7 +119,7 @@ def conv_transpose(
     (N, K, {result}) or (K, {result}) ndarray
         Of ``x``'s dtype, or for integers ``out_dtype``; an extent is, unless ``output_shape`` says
         it,
-        ``(extent - 1)*stride + (taps - 1)*dilation + 1 - padding + output_padding``.
+        ``(extent - 1)*stride + (taps - 1)*dilation + 1 - before - after + output_padding``.
 
     Raises
     ------
@@ -137,7 +138,7 @@ def conv_transpose(
     True
     """
     backend = backend_of({"x": x, "weight": weight}, bias, out_dtype, accumulate_dtype, True)
-    relu = check_activation(activation)
+    relu = check_activation(activation, dtype_of("x", x))
     g = transposed_geometry_of(
         ndim,
         x.shape,
@@ -395,7 +396,7 @@ def conv_transpose_backward(
     relu = check_result(activation, grad_output, y)
     of_x, of_weight, of_bias = check_needs(needs)
     # Says what is wrong before anything is computed.
-    backend.choose("forward", g, x, algorithm, precision)
+    choose(backend, "forward", g, x, algorithm, precision)
     dy, how = grad_output, (algorithm, precision, None)
     if relu and (of_x or of_weight or of_bias):
         dy = backend.mask(dy, y)

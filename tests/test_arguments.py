@@ -60,14 +60,17 @@ BAD = {
     # Numbers.
     "stride 0": (arrays(stride=0), ValueError, "stride must be at least 1"),
     "stride -1": (arrays(stride=(1, -1)), ValueError, "stride must be at least 1"),
-    "stride float": (arrays(stride=1.0), TypeError, "stride must be an integer or a sequence"),
+    "stride float": (arrays(stride=1.0), TypeError, "stride must be one integer or 2, one"),
     "stride floats": (arrays(stride=(1.0, 1)), TypeError, "stride must be made of integers"),
-    "stride bool": (arrays(stride=True), TypeError, "stride must be an integer or a sequence"),
-    "stride string": (arrays(stride="2"), TypeError, "stride must be an integer or a sequence"),
+    "stride bool": (arrays(stride=True), TypeError, "stride must be one integer or 2, one"),
+    "stride string": (arrays(stride="2"), TypeError, "stride must be one integer or 2, one"),
+    "stride number": (arrays(stride=np.array(1.5)), TypeError, "got array(1.5)"),
+    "stride huge": (arrays(stride=2**62), ValueError, "stride must be at least 1 and below 2**40"),
     "stride 3": (arrays(stride=(1, 1, 1)), ValueError, "stride must be one integer or 2"),
     "stride array": (arrays(stride=np.ones((2, 2), int)), TypeError, "stride must be made of int"),
     "dilation 0": (arrays(dilation=0), ValueError, "dilation must be at least 1"),
-    "dilation none": (arrays(dilation=None), TypeError, "dilation must be an integer"),
+    "dilation huge": (arrays(weight=W[..., :1, :1], dilation=2**63), ValueError, "below 2**40"),
+    "dilation none": (arrays(dilation=None), TypeError, "dilation must be one integer or 2"),
     "crop": (
         arrays(padding=-4),
         ValueError,
@@ -75,12 +78,16 @@ BAD = {
     ),
     "crop, then pad": (arrays(padding=((-8, 20), 0)), ValueError, "leaves nothing of x, of ext"),
     "crop too much": (arrays(padding=-3), ValueError, "spans (3, 2), more than the padded x of (2"),
-    "padding -2**70": (arrays(padding=-(2**70)), ValueError, "leaves nothing of x"),
+    "padding -2**70": (arrays(padding=-(2**70)), ValueError, "padding must be below 2**40"),
     "padding name": (arrays(padding="full"), ValueError, 'padding must be "same", "valid"'),
     "padding 3": (arrays(padding=(1, 1, 1)), ValueError, "padding must have 2 entries"),
-    "padding triple": (arrays(padding=((1, 1, 1), 0)), ValueError, "padding must be one integer"),
-    "padding float": (arrays(padding=0.5), TypeError, "padding must be an integer"),
-    "padding huge": (arrays(padding=2**62), ValueError, "more than memory can address"),
+    "padding triple": (arrays(padding=((1, 1, 1), 0)), ValueError, "axis, got ((1, 1, 1), 0)"),
+    "padding float": (
+        arrays(padding=0.5),
+        TypeError,
+        'padding must be "same", "valid", an integer',
+    ),
+    "padding huge": (arrays(padding=2**39), ValueError, "more than memory can address"),
     "groups 0": (arrays(groups=0), ValueError, "groups must be at least 1"),
     "groups float": (arrays(groups=2.0), TypeError, "groups must be an integer"),
     # The rest.
@@ -90,6 +97,15 @@ BAD = {
         ValueError,
         "algorithm must be one of auto, depthwise",
     ),
+    "algorithms": (arrays(algorithm=["direct"]), TypeError, "algorithm must be a word, got ['dir"),
+    "precisions": (arrays(precision=("high",)), TypeError, "precision must be a word, got ('high"),
+    "activations": (arrays(activation=np.array(["relu", "x"])), ValueError, 'None or "relu", got'),
+    "complex": (
+        {"x": X[:0].astype("c8"), "weight": W.astype("c8"), "activation": "relu", "out": None},
+        TypeError,
+        "activation must be None for complex numbers",
+    ),
+    "out_dtype": (arrays(out_dtype="i4"), TypeError, "results of float32 are float32, got int32"),
     "out type": (arrays(out=Y.tolist()), TypeError, "out must be a NumPy array"),
     "out shape": (arrays(out=Y[:1]), ValueError, "out must have shape (2, 6, 6, 8)"),
     "out dtype": (arrays(out=Y.astype("f8")), ValueError, "out must be float32, got float64"),
@@ -139,7 +155,8 @@ def test_gradients(name):
         ((2, 4), ValueError, "input_shape must have 4 axes"),
         ((2, 4, 8, -9), ValueError, "input_shape must not have negative entries"),
         ((2, 4, 8, 9.0), TypeError, "input_shape must be made of integers"),
-        (7, TypeError, "input_shape must be an integer or a sequence"),
+        (7, TypeError, "input_shape must be a sequence of integers, got 7"),
+        ((1, 4, 2**31, 2**31), ValueError, "an array of input_shape would have shape"),
         ((2, 5, 8, 9), ValueError, "to match input_shape of shape (2, 5, 8, 9)"),
     ],
 )
@@ -216,8 +233,30 @@ def test_algorithm_is_checked_even_if_not_needed():
 def test_needs():
     with pytest.raises(ValueError, match="needs must have 3 entries"):
         fastconv.conv2d_backward(Y, X, W, needs=(True, False))
-    with pytest.raises(TypeError, match="needs must be a tuple of 3 booleans"):
-        fastconv.conv2d_backward(Y, X, W, needs=True)
+    for needs in (True, (1, 0, 1), (np.ones(2), True, True)):
+        with pytest.raises(TypeError, match="needs must be a tuple of 3 booleans"):
+            fastconv.conv2d_backward(Y, X, W, needs=needs)
+    fastconv.conv2d_backward(Y, X, W, needs=(np.bool(True), False, False))
+
+
+def test_result_of_the_activation():
+    with pytest.raises(ValueError, match='where activation is "relu", got None'):
+        fastconv.conv2d_backward(Y, X, W, activation="relu")
+    with pytest.raises(ValueError, match="y must be None where activation is, got an array"):
+        fastconv.conv2d_backward(Y, X, W, y=Y)
+    dy, x, w = (a.astype(np.complex64) for a in (Y, X, W))
+    with pytest.raises(TypeError, match="activation must be None for complex numbers"):
+        fastconv.conv2d_backward(dy, x, w, activation="relu", y=dy, needs=(False,) * 3)
+
+
+def test_dtype_of_layers():
+    for dtype in ("foo", None):
+        with pytest.raises(TypeError, match="dtype must name a dtype, got"):
+            fastconv.Conv2d(1, 1, 3, dtype=dtype)
+        with pytest.raises(TypeError, match="dtype must name a dtype, got"):
+            fastconv.explain(X.shape, W.shape, dtype=dtype)
+    with pytest.raises(ValueError, match="backend must be one of cpu, cuda, got"):
+        fastconv.explain(X.shape, W.shape, backend=["cpu"])
 
 
 def test_integers_of_every_kind_are_taken():

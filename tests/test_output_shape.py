@@ -125,7 +125,7 @@ BAD = {
     "whole shape": ({"output_shape": (2, 3, 11, 12)}, ValueError, "one for each spatial axis"),
     "zero": ({"output_shape": (0, 12)}, ValueError, "output_shape must be at least 1"),
     "float": ({"output_shape": (11.0, 12)}, TypeError, "output_shape must be made of integers"),
-    "text": ({"output_shape": "same"}, TypeError, "output_shape must be an integer or a sequence"),
+    "text": ({"output_shape": "same"}, TypeError, "output_shape must be one integer or 2"),
 }
 
 

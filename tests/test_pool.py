@@ -470,7 +470,7 @@ BAD = {
         "more than the padded x of (8, 9): there would be (0, 3) windows",
     ),
     "stride 0": ({"stride": 0}, ValueError, "stride must be at least 1"),
-    "stride bool": ({"stride": True}, TypeError, "stride must be an integer or a sequence"),
+    "stride bool": ({"stride": True}, TypeError, "stride must be one integer or 2"),
     "padding -1": ({"padding": -1}, ValueError, "padding must be at least 0"),
     "padding 2": (
         {"padding": 2},

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from .. import converted, cpu
 from ..batches import images_at_a_time
-from ..dtypes import Numbers, check_ordered, is_half
+from ..dtypes import Numbers, is_half
 from ..geometry import ConvGeometry, Ints
 from ..memory import copied, empty
 from ..plan import Choice
@@ -87,7 +87,6 @@ class Converted(Stored, converted.Converted):
 
     def mask(self, a: Array, y: Array) -> Array:
         """A new array: ``a`` where ``y``, of the same shape, is above 0 or NaN, 0 elsewhere."""
-        check_ordered(a.dtype)
         if is_half(a.dtype):
             return np.where(widen(y) <= 0, np.zeros((), a.dtype), a)
         return cpu.mask(a, y)
