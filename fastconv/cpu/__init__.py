@@ -73,8 +73,11 @@ Array = NDArray[Any]
 # Gradients of filters per sample are computed together up to this size.
 SAMPLES_BYTES = 16 * 2**20
 
-# Rows of pixels that ``grad_bias`` adds up one after the other.
-ROWS_SUMMED = 256
+# Rows that ``grad_bias`` adds up one after the other.
+ROWS_SUMMED = 64
+
+# Numbers of the rows that it takes for one: NumPy needs as long to add rows of 2 as of 64.
+WIDE = 1024
 
 
 def choose(map_name: str, geometry: ConvGeometry, x: Array, algorithm: str, precision: str) -> str:
@@ -194,15 +197,36 @@ def grad_bias(grad_output: Array, shape: Ints, channels_last: bool) -> Array:
     """
     batch, filters, pixels = *shape[:2], prod(shape[2:])
     if channels_last:
-        return _sum_rows(grad_output.reshape(batch * pixels, filters))
-    # Pixels first: NumPy adds along a contiguous axis pairwise, so long sums lose little.
-    return np.asarray(grad_output.reshape(batch, filters, pixels).sum(axis=2).sum(axis=0))
+        rows = grad_output.reshape(batch, pixels, filters)
+    else:
+        rows = grad_output.reshape(batch, filters, pixels).swapaxes(1, 2)
+    if batch * pixels <= ROWS_SUMMED:
+        return np.asarray(rows.sum(axis=(0, 1)))
+    if rows.flags.c_contiguous:
+        return _sum_rows(rows.reshape(batch * pixels, filters))
+    image, pixel, channel = map(abs, rows.strides)
+    # NumPy adds pairwise along the axis that is nearest in memory, and along no other.
+    pairwise = pixel < min(image, channel)
+    return _sum_rows(rows.sum(axis=1) if pairwise else _sum_rows(rows.swapaxes(0, 1)))
 
 
 def _sum_rows(rows: Array) -> Array:
+    """Sum over the first axis."""
+    if rows.size > 4 * WIDE and rows.flags.c_contiguous and (beside := WIDE // rows[0].size) > 1:
+        count = len(rows) // beside
+        whole = count * beside
+        wide = _sum_pieces(rows[:whole].reshape(count, beside, *rows.shape[1:]))
+        return np.asarray(_sum_pieces(wide) + _sum_pieces(rows[whole:]))
+    return _sum_pieces(rows)
+
+
+def _sum_pieces(rows: Array) -> Array:
     """Sum over the first axis, by pieces: NumPy would add one row after the other."""
     while len(rows) > ROWS_SUMMED:
-        rows = np.add.reduceat(rows, np.arange(0, len(rows), ROWS_SUMMED), axis=0)
+        count = len(rows) // ROWS_SUMMED
+        whole = count * ROWS_SUMMED
+        pieces = rows[:whole].reshape(count, ROWS_SUMMED, *rows.shape[1:]).sum(axis=1)
+        rows = np.concatenate([pieces, rows[whole:].sum(axis=0, keepdims=True)])
     return np.asarray(rows.sum(axis=0))
 
 
@@ -259,10 +283,9 @@ def requirements(
     map_name: str, g: ConvGeometry, dtype: np.dtype[Any], algorithm: str
 ) -> tuple[int, int, int]:
     """Floating-point operations, numbers of scratch memory, and threads of a map."""
-    if algorithm == "reference":
+    if algorithm == "reference" or g.batch == 0:
         return g.operations, 0, 1
-    # Never touched, so that they take no memory.
-    x, y = (_empty_image(shape, dtype, g) for shape in (g.x_shape, g.y_shape))
+    x, y = (_described_image(shape, dtype, g) for shape in (g.x_shape, g.y_shape))
     w = np.empty(g.weight_shape, dtype)
     arrays = {"forward": (x, w, y), "grad_input": (y, w, x), "grad_weight": (y, x, w)}
     plans = [
@@ -277,10 +300,13 @@ def requirements(
     )
 
 
-def _empty_image(grouped: Ints, dtype: np.dtype[Any], g: ConvGeometry) -> Array:
+def _described_image(grouped: Ints, dtype: np.dtype[Any], g: ConvGeometry) -> Array:
+    """An image to plan for, which may be larger than memory: there is but one number of it."""
     batch, channels, spatial = grouped[0], grouped[1] * grouped[2], grouped[3:]
     shape = (batch, *spatial, channels) if g.channels_last else (batch, channels, *spatial)
-    return grouped_image(np.empty(shape, dtype), grouped, g)
+    strides = [dtype.itemsize * prod(shape[axis + 1 :]) for axis in range(len(shape))]
+    image = np.lib.stride_tricks.as_strided(np.empty(1, dtype), shape, strides)
+    return grouped_image(image, grouped, g)
 
 
 def _contiguous(bias: Array | None) -> Array | None:
