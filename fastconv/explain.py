@@ -87,7 +87,7 @@ class Explanation:
             f" {self.flops / self.nbytes:.3g} FLOP/byte",
         ]
         for name, each in self.maps.items():
-            share = 2 * each.products / self.flops
+            share = 2 * each.products / max(self.flops, 1)
             lines += [
                 "",
                 f"{name}: {each.algorithm}, because {each.why}",

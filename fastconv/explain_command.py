@@ -12,7 +12,7 @@ from .plan import PRECISIONS
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
-DTYPE_NAMES = [str(dtype) for dtype in ("float16", *DTYPES, *COMPLEX, *INTEGERS)]
+DTYPE_NAMES = ["float16", "bfloat16", *map(str, (*DTYPES, *COMPLEX, *INTEGERS))]
 
 
 def add_parser(commands: "Commands") -> None:
@@ -35,6 +35,12 @@ def add_parser(commands: "Commands") -> None:
         )
     add("--padding-mode", choices=MODES, default="zeros", help="by default %(default)s")
     add("--groups", type=int, default=1, metavar="N")
+    add(
+        "--data-format",
+        choices=("channels_first", "channels_last"),
+        default="channels_first",
+        help="of x, whose shape is given in this order; by default %(default)s",
+    )
     add("--dtype", choices=DTYPE_NAMES, default="float32", help="by default %(default)s")
     add("--backend", choices=("cpu", "cuda"), default="cpu", help="by default %(default)s")
     add("--precision", choices=PRECISIONS, default="highest", help="by default %(default)s")
@@ -47,11 +53,20 @@ def run(arguments: argparse.Namespace) -> int:
     a = arguments
     options = {
         "padding_mode": a.padding_mode,
+        "data_format": a.data_format,
         "dtype": a.dtype,
         "backend": a.backend,
         "precision": a.precision,
         "accumulate_dtype": a.accumulate_dtype,
     }
+    if a.dtype == "bfloat16":
+        try:
+            import ml_dtypes  # noqa: F401  NumPy knows the name from then on
+        except ModuleNotFoundError:
+            print(
+                "fastconv explain: bfloat16 needs ml_dtypes: pip install ml_dtypes", file=sys.stderr
+            )
+            return 1
     try:
         told = explain(a.x, a.weight, a.stride, a.padding, a.dilation, a.groups, **options)
     except (TypeError, ValueError) as error:

@@ -138,7 +138,7 @@ def gradcheck(
         return GradCheck(0.0, (), 0.0, 0.0, adjointness, True)
     errors = np.abs(dx - differences) / (np.abs(dx).max() or 1.0)
     # A NaN compares as no error at all: let it be the worst.
-    errors[np.isnan(errors)] = np.inf
+    errors = np.where(np.isnan(errors), np.inf, errors)
     worst = tuple(int(i) for i in np.unravel_index(np.argmax(errors), errors.shape))
     passed = bool(errors[worst] <= tolerance) and (adjointness is None or adjointness <= 1e-10)
     return GradCheck(

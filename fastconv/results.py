@@ -23,7 +23,7 @@ def result_like(
     Raises
     ------
     TypeError
-        If ``out`` is not an array.
+        If ``out`` is not an array, or a masked one.
     ValueError
         If ``out`` has another shape or dtype, cannot be written, or shares memory with an input or
         itself.
@@ -31,7 +31,8 @@ def result_like(
     dtype = dtype or x.dtype
     if out is None:
         return empty(shape, dtype)
-    if not isinstance(out, np.ndarray):
+    # The mask of a masked array would hide what is written.
+    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
         raise TypeError(f"out must be a NumPy array, got {type(out).__qualname__}")
     if out.dtype != dtype:
         raise ValueError(f"out must be {dtype}, got {out.dtype}")

@@ -107,6 +107,7 @@ BAD = {
     ),
     "out_dtype": (arrays(out_dtype="i4"), TypeError, "results of float32 are float32, got int32"),
     "out type": (arrays(out=Y.tolist()), TypeError, "out must be a NumPy array"),
+    "out masked": (arrays(out=np.ma.masked_all(Y.shape, "f4")), TypeError, "got MaskedArray"),
     "out shape": (arrays(out=Y[:1]), ValueError, "out must have shape (2, 6, 6, 8)"),
     "out dtype": (arrays(out=Y.astype("f8")), ValueError, "out must be float32, got float64"),
 }

@@ -9,6 +9,8 @@ from fastconv.geometry import conv_geometry
 from fastconv.host import VECTOR_BITS
 from fastconv.plan import cpu as choices
 
+from .dtypes import BFLOAT16
+
 # What serves short sums with many filters depends on what it costs to transpose the results.
 SHORT_SUMS = "gemm" if VECTOR_BITS == 512 else "direct"
 
@@ -95,6 +97,20 @@ def test_costs_on_cuda():
     assert told.maps["grad_weight"].threads == 256 * 5 * 102
 
 
+def test_images_that_meet_no_filter():
+    for backend in ("cpu", "cuda"):
+        empty = fastconv.explain((0, 3, 8, 8), (4, 3, 3, 3), backend=backend)
+        assert "0% of the multiply-adds" in str(empty)
+        apart = fastconv.explain((16, 8, 1), (8, 8, 1), stride=2, padding=1, backend=backend)
+        assert len(apart.maps) == 3
+
+
+def test_images_larger_than_memory():
+    told = fastconv.explain((512, 512, 512, 512), (8, 512, 1, 1))
+    assert told.nbytes > 10**11
+    assert told.maps["grad_weight"].workspace < 10**9
+
+
 def test_errors():
     with pytest.raises(ValueError, match="weight_shape must have 3, 4 or 5 entries"):
         fastconv.explain((1, 1), (1, 1))
@@ -122,5 +138,9 @@ def test_command(capsys):
     assert len(re.findall("because", capsys.readouterr().out)) == 1
     assert main(["explain", "2x8x9x9", "16x8x3x3", "--dtype", "int8", "--backend", "cuda"]) == 0
     assert "too short for int32" in capsys.readouterr().out
+    last = ["--data-format", "channels_last", "--dtype", "bfloat16"]
+    assert main(["explain", "2x9x9x8", "16x8x3x3", *last]) == (1 if BFLOAT16 is None else 0)
+    told = capsys.readouterr()
+    assert ("pip install ml_dtypes" in told.err) if BFLOAT16 is None else "(2, 8, 9, 9)" in told.out
     assert main(["explain", "2x8x9x9", "16x4x3x3"]) == 1
     assert "weight_shape must have 8 / 1 = 8 input channels" in capsys.readouterr().err

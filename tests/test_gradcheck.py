@@ -54,6 +54,10 @@ def test_finds_a_wrong_adjoint_and_nan():
     assert not nan
 
 
+def test_of_a_number():
+    assert fastconv.gradcheck(lambda x: x**2, lambda dy: 2 * 3.0 * dy, np.array(3.0))
+
+
 def test_shape_of_the_gradient():
     with pytest.raises(
         ValueError, match=r"gradient must return the shape of x, \(3,\), got \(2,\)"

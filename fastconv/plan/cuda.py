@@ -160,7 +160,8 @@ def _taps(map_name: str, g: ConvGeometry) -> int:
     if map_name == "forward":
         return prod(g.kernel)
     phases = [phase.taps[1:] for phase in g.phases]
-    return max(
+    taps_of = [
         prod([len(range(n)[axis]) for axis, n in zip(taps, g.kernel, strict=True)])
         for taps in phases
-    )
+    ]
+    return max(taps_of, default=0)
