@@ -9,9 +9,7 @@ compile each function once: the first one that misses it locks the directory, th
 
 import functools
 import hashlib
-import os
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -24,6 +22,7 @@ from numba import njit, types
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
 
 from .config import cache_root, caching_enabled
+from .forks import preparing
 from .host import L1_BYTES
 
 try:
@@ -33,18 +32,6 @@ except ImportError:  # Windows: processes that start together may compile the sa
 
 PATIENCE = 120.0  # seconds that a process waits for another to compile a function
 KEPT = 30 * 86400.0  # seconds for which kernels of other sources are kept, in case they come back
-
-_compiling = threading.RLock()
-
-
-def _after_fork() -> None:
-    # Whoever held it is not there any more.
-    global _compiling
-    _compiling = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 @functools.cache
@@ -216,7 +203,7 @@ class PerDtype:
     def _overloads(self, dtype: np.dtype[Any]) -> Any:
         # Plans keep addresses of compiled code: there must never be a second copy of it, for which
         # the first is thrown away.
-        with _compiling:
+        with preparing:
             if dtype not in self._compiled:
                 self._compiled[dtype] = self._compile(dtype)
         return self._compiled[dtype].overloads.values()

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from .dtypes import DTYPES, stored_numbers
+from .forks import preparing
 from .geometry import ConvGeometry, Ints
 
 
@@ -87,9 +88,24 @@ class Backend(Protocol):
 @functools.cache
 def _cpu() -> Backend:
     # When it is first needed: its kernels' definitions take twice as long to import as the rest.
-    from . import cpu
+    with preparing:
+        from . import cpu
 
     return cpu
+
+
+@functools.cache
+def _stored() -> ModuleType:
+    with preparing:
+        from .cpu import stored
+
+    return stored
+
+
+@functools.cache
+def _masked_array() -> type:
+    with preparing:  # NumPy imports it when it is first asked for it
+        return np.ma.MaskedArray
 
 
 @functools.cache
@@ -141,7 +157,7 @@ def backend_of(
         arrays["bias"] = bias
     dtype, plain = None, out_dtype is None and accumulate_dtype is None
     for array in arrays.values():
-        if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
+        if not isinstance(array, np.ndarray) or isinstance(array, _masked_array()):
             return _dask_backend_of(arrays, out_dtype, accumulate_dtype) or _cuda_backend_of(
                 arrays, out_dtype, accumulate_dtype, transposed
             )
@@ -191,10 +207,8 @@ def _stored_backend_of(
     numbers = stored_numbers(operands, out_dtype, accumulate_dtype, transposed)
     if numbers.x == numbers.sums:
         return _cpu()
-    from .cpu import stored
-
     # That for integers has no gradients, which ``stored_numbers`` refuses.
-    return cast(Backend, stored.backend_for(numbers))
+    return cast(Backend, _stored().backend_for(numbers))
 
 
 def _cuda_backend_of(
@@ -208,7 +222,7 @@ def _cuda_backend_of(
     for name, array in arrays.items():
         if _is_on_device(name, array):
             device.append(name)
-        elif isinstance(array, np.ndarray) and not isinstance(array, np.ma.MaskedArray):
+        elif isinstance(array, np.ndarray) and not isinstance(array, _masked_array()):
             host.append(name)
         else:
             kind = type(array)

@@ -1,6 +1,7 @@
 """Threads, forks and signals: each in a process of its own, since the faults end processes."""
 
 import multiprocessing
+import os
 import subprocess
 import sys
 
@@ -124,6 +125,82 @@ def test_processes(layer, method, tmp_path):
         pytest.skip(f"no {method} here")
     options = {"NUMBA_THREADING_LAYER": installed(layer), "NUMBA_NUM_THREADS": "3"}
     assert run(CALLS + PROCESSES, method, folder=tmp_path, **options) == ["True"]
+
+
+FORK = """
+import signal, time
+from llvmlite.binding import ffi
+from numba.core.compiler_lock import global_compiler_lock
+
+begun = threading.Event()
+
+def take_a_second():
+    begun.set()
+    time.sleep(1)
+
+def hold(lock):
+    with lock:
+        take_a_second()
+
+def call():
+    return [fastconv.conv2d(small.astype(t), image.astype(t)).sum() for t in ("f4", "f2")]
+
+def first_call(slowly_imported):
+    class Finder:
+        def find_spec(self, name, *_):
+            if name == slowly_imported:
+                take_a_second()
+    sys.meta_path.insert(0, Finder())
+    call()
+
+def fork():
+    child = os.fork()
+    if child == 0:
+        signal.alarm(100)
+        print(*call(), flush=True)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+"""
+
+FORK_MEANWHILE = """
+thread = threading.Thread(target=other)
+thread.start()
+begun.wait()
+status = fork()
+thread.join()
+print(*call(), status)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.parametrize(
+    "other",
+    [
+        "hold(global_compiler_lock)",
+        "hold(ffi.lib._lock)",
+        "first_call('numpy.ma')",
+        "first_call('fastconv.cpu.views')",
+        "first_call('fastconv.cpu.halves')",
+    ],
+)
+def test_fork_while_another_thread_compiles_or_imports(other):
+    out = run(CALLS + FORK + f"other = lambda: {other}" + FORK_MEANWHILE)
+    assert out[:2] == out[2:4]
+    assert out[4:] == ["0"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_fork_by_a_thread_that_compiles():
+    code = """
+with global_compiler_lock, ffi.lib._lock:
+    status = fork()
+thread = threading.Thread(target=lambda: print(*call(), status))
+thread.start()
+thread.join()
+"""
+    out = run(CALLS + FORK + code)
+    assert out[:2] == out[2:4]
+    assert out[4:] == ["0"]
 
 
 EVERY_ALGORITHM = """
