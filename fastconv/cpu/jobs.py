@@ -91,11 +91,8 @@ def jobs_of(
             yield _grad_weight(dy[windows], x, dw[taps], part, algorithm)
     else:
         dy, dx = grouped_image(a, g.y_shape, g), grouped_image(out, g.x_shape, g)
-        weight = b.reshape(g.weight_shape)
-        if not part.is_covered:
-            yield Job(fill.correlate, dy, weight, dx, (relu,))
-        if prod(part.output):
-            yield from _grad_input(dy[windows], weight[taps], dx, part, algorithm, biased, relu)
+        weight = b.reshape(g.weight_shape)[taps]
+        yield from _grad_input(dy[windows], weight, dx, part, algorithm, biased, relu)
 
 
 def _grad_weight(dy: Array, x: Array, dw: Array, g: ConvGeometry, algorithm: str) -> Job:
@@ -114,6 +111,9 @@ def _grad_input(
     dy: Array, weight: Array, dx: Array, g: ConvGeometry, algorithm: str, biased: bool, relu: bool
 ) -> Iterator[Job]:
     """Correlations of stride 1 with flipped filters, their two channel axes swapped."""
+    if prod(g.output) == 0:
+        yield Job(fill.correlate, dy, weight, dx, (relu,))
+        return
     swapped = weight.swapaxes(1, 2)
     if algorithm == "depthwise":
         flipped = swapped[..., ::-1, ::-1, ::-1]
@@ -131,6 +131,8 @@ def _grad_input(
             swapped = columns.swapaxes(1, 2)
             yield Job(direct.correlate, dy, swapped, row, (ONES, (0, 0, 0), ONES, relu))
             return
+    if not g.is_covered:
+        yield Job(fill.correlate, dy, weight, dx, (relu,))
     for phase in g.phases:
         options = ONES, phase.before, phase.dilation, relu
         yield Job(_CORRELATE[algorithm], dy, swapped[phase.taps], dx[phase.place], options)
