@@ -203,6 +203,31 @@ thread.join()
     assert out[4:] == ["0"]
 
 
+FIRST_THREADS = """
+from types import SimpleNamespace
+from fastconv import config
+from fastconv.cpu import team
+both = threading.Barrier(2)
+
+class Environment(dict):
+    def __iter__(self):  # both have looked before either changes it
+        seen = list(super().__iter__())
+        both.wait(timeout=60)
+        return iter(seen)
+
+config.os, found = SimpleNamespace(environ=Environment()), []
+threads = [threading.Thread(target=lambda: found.append(team.threads())) for _ in range(2)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print(*found, len(config.os.environ))
+"""
+
+
+def test_two_python_threads_start_the_others():
+    out = run(CALLS + FIRST_THREADS, NUMBA_NUM_THREADS="2")
+    assert out == ["2", "2", "0"]
+
+
 EVERY_ALGORITHM = """
 from fastconv.plan.cpu import ALGORITHMS
 for algorithm in ALGORITHMS:
