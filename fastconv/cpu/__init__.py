@@ -79,6 +79,10 @@ ROWS_SUMMED = 64
 # Numbers of the rows that it takes for one: NumPy needs as long to add rows of 2 as of 64.
 WIDE = 1024
 
+# Pixels of the images that ``requirements`` makes plans for: the tables of a plan grow with them, to
+# 10 GiB for a million images of 224x224. What more images need is in proportion.
+PIXELS_PLANNED = 2**25
+
 
 def choose(map_name: str, geometry: ConvGeometry, x: Array, algorithm: str, precision: str) -> str:
     """The algorithm for a map of an array like ``x``: see ``plan.cpu.choose``."""
@@ -285,6 +289,8 @@ def requirements(
     """Floating-point operations, numbers of scratch memory, and threads of a map."""
     if algorithm == "reference" or g.batch == 0:
         return g.operations, 0, 1
+    batch = g.batch
+    g = replace(g, batch=max(1, min(batch, PIXELS_PLANNED // prod(g.input))))
     x, y = (_described_image(shape, dtype, g) for shape in (g.x_shape, g.y_shape))
     w = np.empty(g.weight_shape, dtype)
     arrays = {"forward": (x, w, y), "grad_input": (y, w, x), "grad_weight": (y, x, w)}
@@ -294,7 +300,7 @@ def requirements(
         if job.engine is not fill.correlate
     ]
     return (
-        sum(plan.operations for plan in plans),
+        sum(plan.operations for plan in plans) * batch // g.batch,
         max((plan.work for plan in plans), default=0),
         max((driver.threads_of(plan) for plan in plans), default=1),
     )
