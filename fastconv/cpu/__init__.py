@@ -79,8 +79,8 @@ ROWS_SUMMED = 64
 # Numbers of the rows that it takes for one: NumPy needs as long to add rows of 2 as of 64.
 WIDE = 1024
 
-# Pixels of the images that ``requirements`` makes plans for: the tables of a plan grow with them, to
-# 10 GiB for a million images of 224x224. What more images need is in proportion.
+# Pixels of the images that ``requirements`` makes plans for: their tables grow with them, to 10 GiB
+# for a million images of 224x224. What more images need is in proportion.
 PIXELS_PLANNED = 2**25
 
 
