@@ -150,9 +150,13 @@ class ConvGeometry:
     def met(self) -> "Met":
         """The same map without the first and last taps and windows that meet nothing but padding.
 
-        A filter that reaches further than its image, as with a dilation above its extents, is
-        smaller than it seems.
+        A filter that reaches further than its image by its dilation is smaller than it seems. All
+        are left where neither dilation nor stride is larger than the image: so many they are not,
+        and parts of an image add up the same products in the same pieces as the whole.
         """
+        steps = zip(self.dilation, self.stride, self.input, strict=True)
+        if all(max(dil, s) <= n for dil, s, n in steps):
+            return Met(self, (...,), (...,))  # type: ignore[arg-type]
         axes = list(
             zip(
                 self.input,
