@@ -72,8 +72,7 @@ def jobs_of(
 
     They are done in this order: the first may write what others write again.
     """
-    # Winograd's filters reach no further than an image, and it has no others than 3x3.
-    part, taps, windows = (g, ..., ...) if algorithm == "winograd" else g.met
+    part, taps, windows = g.met
     if map_name == "forward":
         x, y = grouped_image(a, g.x_shape, g), grouped_image(out, g.y_shape, g)
         weight = b.reshape(g.weight_shape)
