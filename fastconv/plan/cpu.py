@@ -111,7 +111,7 @@ def _best(map_name: str, g: ConvGeometry, dtype: np.dtype[Any]) -> Choice:
     if across <= lanes / 4 or (across < FILLED * lanes and not short):
         return Choice("planar", f"with {across} to a group, channels would not fill {lanes} lanes")
     if _not_for_winograd(g) is None and dtype == np.float32:
-        winograd, direct = _winograd_time(g), _direct_time(g)
+        winograd, direct = _winograd_time(map_name, g), _direct_time(g)
         if winograd < direct:
             share = winograd / direct
             return Choice("winograd", f'it takes about {share:.0%} of the time of "direct"')
@@ -154,19 +154,25 @@ def _sums(map_name: str, g: ConvGeometry) -> tuple[int, int]:
 
 # Times for one channel and filter, in multiply-adds of "direct".
 
+# Tiles up to which there is one block in ``cpu/winograd.py``, which takes the filters to the points
+# where it needs them. With 512 x 512 "direct" took 0.8 to 1.0 of the time for 4 tiles, 1.4 times as
+# long for 16, 1.8 for 64; with 256 x 256 on 16 tiles 1.2 to 1.4 times.
+ONE_BLOCK = 66
+
 
 def _direct_time(g: ConvGeometry) -> float:
     return prod(g.kernel) * g.batch * prod(g.output)
 
 
-def _winograd_time(g: ConvGeometry) -> float:
+def _winograd_time(map_name: str, g: ConvGeometry) -> float:
     tiles = g.batch * g.output[0] * ceil(g.output[1] / 4) * ceil(g.output[2] / 4)
     channels, filters = g.in_channels // g.groups, g.out_channels // g.groups
     planes = g.kernel[0]
     products = 36 * ceil(tiles / 6) * 6 * planes
     # Each of a channel's tiles is transformed once for all filters, and the other way round.
     transforms = 500 * tiles * (1 / channels + planes / filters)
-    # Taking filters to the points, and reading them: with 256 x 256 on 16 tiles "direct" was 1.4
-    # times as fast, with 512 x 512 on 64 tiles 0.8 times.
+    if map_name != "grad_weight" and tiles <= ONE_BLOCK:
+        return 1.3 * products + transforms + 250 * planes
+    # Taking filters to the points, and reading them.
     mebibytes = channels * filters * 36 * 4 / 2**20
     return products + transforms + planes * (1200 + 60 * mebibytes)
