@@ -1,6 +1,6 @@
 """``test_cuda.py`` and ``test_cuda_dtypes.py`` in Numba's CUDA simulator.
 
-It must be chosen before Numba is imported. They take six minutes of one core, in a process of its
+It must be chosen before Numba is imported. They take 25 minutes of one core, in a process of its
 own, which begins with the session: see ``conftest.py``.
 """
 
