@@ -38,6 +38,16 @@ def half(request):
 
 
 @pytest.fixture
+def plans_anew():
+    """No plan of earlier tests is used, and none of this one later."""
+    from .plans import forget_plans
+
+    forget_plans()
+    yield
+    forget_plans()
+
+
+@pytest.fixture
 def known_machine(monkeypatch):
     """The benchmark's measurement of this machine takes no time."""
     from fastconv.bench import machine

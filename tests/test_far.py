@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 import fastconv
-from fastconv import repeats
-from fastconv.cpu import depthwise, direct, far, gemm, lines, tile
+from fastconv.cpu import far, lines, tile
 
 from .cases import data
+from .plans import forget_plans
 
 # Filters that fill vectors, and some that do not; pixels that do, and some that do not.
 SHAPES = [
@@ -20,17 +20,7 @@ SHAPES = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def plans_anew():
-    forget_plans()
-    yield
-    forget_plans()
-
-
-def forget_plans():
-    for engine in (direct.correlate, gemm.correlate, depthwise.correlate):
-        engine._plans.clear()
-    repeats._known.clear()
+pytestmark = pytest.mark.usefixtures("plans_anew")
 
 
 def outputs(shape, dtype):

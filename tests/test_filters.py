@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 import fastconv
-from fastconv import repeats
 from fastconv.cpu import direct, winograd
 from fastconv.cpu.tile import STEPS
 
 from . import reference
 from .cases import assert_close_in_norm, data
+from .plans import forget_plans
 
 # Sums that are cut, and not; a group's filters that fill no panel; planes; more than one block.
 SHAPES = [
@@ -20,17 +20,7 @@ SHAPES = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def plans_anew():
-    forget_plans()
-    yield
-    forget_plans()
-
-
-def forget_plans():
-    for engine in (direct.correlate, winograd.correlate):
-        engine._plans.clear()
-    repeats._known.clear()
+pytestmark = pytest.mark.usefixtures("plans_anew")
 
 
 def maps(x, w, b, **options):

@@ -400,7 +400,7 @@ def correlate(
     sums = together * points * sums_pitch
     line_buffer = POINTS * (per_line * OUTPUTS + TAPS - 1) * width
     used = seen + sums + line_buffer
-    slot = spread(used + own * together * points * pitch, width)
+    slot = spread(used + own * points * pitch, width)
     size = (
         filters,
         channels,
