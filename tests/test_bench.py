@@ -99,6 +99,22 @@ def test_roofline_is_of_the_same_rounds():
     assert results.of_roofline(slower) == record.flops / 1e7 / record.ours.best
 
 
+def test_roofline_by_bound():
+    results = some_results()
+    slow, fast, large = results.records[0], results.records[1], results.records[0]
+    # At 1 GFLOP/s and 10 GB/s arithmetic takes 1 us for 1000 operations, memory for 10 kB.
+    slow = replace(slow, flops=9_000, bytes=10_000, peak=1e9)  # 9 us of the 10 that it took
+    fast = replace(fast, flops=500, bytes=20_000, peak=1e9)  # 2 of 10
+    large = replace(large, flops=10**9, bytes=0, peak=1e15)  # 1 of 10
+    table = report.roofline_table(replace(results, records=(slow, fast, large, slow)))
+    assert table.header[-4:] == ("count", "ours", "least", "torch")
+    assert table.rows == (
+        ("direct", "arithmetic, a GFLOP and more", "1", "10%", "10%", "5%"),
+        ("direct", "arithmetic, less", "2", "90%", "90%", "45%"),
+        ("direct", "memory", "1", "20%", "20%", "40%"),
+    )
+
+
 def test_layers_are_well_formed():
     layers = layers_of(SUITES)
     assert len({layer.name for layer in layers}) == len(layers) == 79

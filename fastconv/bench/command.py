@@ -186,6 +186,7 @@ def _variants(suites: Sequence[str], maps: Sequence[str], quick: bool) -> list[V
 def _show(results: Results) -> None:
     print("\n".join(report.machine_lines(results.machine)))
     report.layer_table(results).show()
+    report.roofline_table(results).show()
     if results.compared:
         report.mean_table(results).show()
     if results.peers:

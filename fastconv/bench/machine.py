@@ -59,6 +59,10 @@ class Machine:
         """
         return max(flops / (peak or self.peak), bytes_moved / self.bandwidth)
 
+    def is_bound_by_memory(self, flops: float, bytes_moved: float, peak: float = 0.0) -> bool:
+        """Whether memory is the slower one."""
+        return bytes_moved / self.bandwidth > flops / (peak or self.peak)
+
     def measured_again(self) -> "Machine":
         """With what is better of both measurements: another program can only have slowed one."""
         peak = max(self.peak, measure_peak(self.threads))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from .machine import Machine
-from .results import LAYOUT_TOLERANCE, OURS, Record, Results, our_name
+from .results import LAYOUT_TOLERANCE, OURS, Record, Results, geometric_mean, our_name
 from .suites import MAPS
 
 NOTHING = "-"
@@ -145,6 +145,21 @@ def _mean(results: Results, name: str, suite: str | None, map_name: str | None) 
     return results.mean_ratio(peer, suite, map_name, None if peer == name else our_name())
 
 
+def roofline_table(results: Results) -> Table:
+    """How near ours come to the roofline, and peers on the same maps, by what bounds these."""
+    rows = []
+    for (algorithm, bound), records in results.by_bound().items():
+        shares = [results.of_roofline(r) for r in records]
+        cells = [f"{geometric_mean(shares):.0%}", f"{min(shares):.0%}"]
+        for peer in results.compared:
+            timings = [(r, r.best_of(peer)) for r in records]
+            theirs = geometric_mean([results.of_roofline(r, t) for r, t in timings if t])
+            cells.append(NOTHING if theirs is None else f"{theirs:.0%}")
+        rows.append((algorithm or NOTHING, bound, str(len(records)), *cells))
+    header = ("algorithm", "bound by", "count", "ours", "least", *results.compared)
+    return Table("Parts of the roofline (geometric means)", header, tuple(rows), words=2)
+
+
 def summary_table(results: Results, peer: str = "torch") -> Table:
     """Suites down, maps across: geometric means of the ratios to one peer."""
     maps = [name for name in MAPS if name in results.maps]
@@ -260,6 +275,8 @@ def markdown(results: Results) -> str:
         _method(results),
         f"## {mean_table(results).title}",
         mean_table(results).markdown(),
+        f"## {roofline_table(results).title}",
+        roofline_table(results).markdown(),
         f"## Losses: {len(losses)}",
         _list(losses),
         f"## {layer_table(results).title}",

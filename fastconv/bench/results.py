@@ -30,6 +30,9 @@ AUTO_TOLERANCE = 1.10
 # And so may either layout.
 LAYOUT_TOLERANCE = 1.10
 
+# Operations from which on a map is long enough for what begins and ends it not to count.
+LARGE = 10**9
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -206,9 +209,20 @@ class Results:
     def maps(self) -> list[str]:
         return [name for name in MAPS if any(name == r.map_name for r in self.records)]
 
-    def of_roofline(self, record: Record) -> float:
-        """Our speed as a fraction of what the machine could reach."""
-        return self.machine.roofline(record.flops, record.bytes, record.peak) / record.ours.best
+    def of_roofline(self, record: Record, timing: Timing | None = None) -> float:
+        """Speed as a fraction of what the machine could reach: ours, or another's."""
+        least = self.machine.roofline(record.flops, record.bytes, record.peak)
+        return least / (timing or record.ours).best
+
+    def by_bound(self) -> dict[tuple[str, str], list[Record]]:
+        """Records by the algorithm that computed ours, and by what bounds them."""
+        found: dict[tuple[str, str], list[Record]] = {}
+        for r in self.records:
+            bound = "memory"
+            if not self.machine.is_bound_by_memory(r.flops, r.bytes, r.peak):
+                bound = "arithmetic, a GFLOP and more" if r.flops >= LARGE else "arithmetic, less"
+            found.setdefault((r.ours.algorithm, bound), []).append(r)
+        return dict(sorted(found.items()))
 
     def select(self, suite: str | None = None, map_name: str | None = None) -> list[Record]:
         """Records of one suite, or one map, or both."""
