@@ -20,20 +20,11 @@ from typing import Any, NamedTuple, SupportsIndex
 from numpy.typing import DTypeLike, NDArray
 
 from .arguments import Padding, PerAxis
+from .checks import Needs, check_grad_output, check_needs, check_result
 from .dispatch import Backend, backend_of
-from .functional import (
-    Gradients,
-    Needs,
-    check_grad_output,
-    check_needs,
-    check_result,
-    choose,
-    conv_geometry_of,
-    run_forward,
-    run_grad_input,
-    run_grad_weight,
-)
+from .functional import conv_geometry_of
 from .geometry import ConvGeometry, image_shape
+from .maps import Gradients, choose, run_forward, run_grad_input, run_grad_weight
 from .ranks import ranks
 from .transposed import transposed_geometry_of
 

@@ -1,4 +1,4 @@
-"""Convolution as functions: check the arguments once, build one ``ConvGeometry``, call a backend.
+"""Convolution as functions: check the arguments once, build one ``ConvGeometry``, run a map.
 
 Each is written once, with the number of spatial axes as its first argument; ``ranks`` makes the
 1-D, 2-D and 3-D ones of it. Transposed convolutions, in ``transposed.py``, are the same three maps.
@@ -11,7 +11,7 @@ from typing import Any, SupportsIndex
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from . import padded, repeats
+from . import repeats
 from .arguments import (
     Padding,
     PerAxis,
@@ -23,15 +23,22 @@ from .arguments import (
     positive,
     shape_tuple,
 )
-from .dispatch import Backend, backend_of, dtype_of
-from .dtypes import DTYPES, check_ordered
+from .checks import Needs, check_activation, check_grad_output, check_needs, check_result
+from .dispatch import backend_of, dtype_of
+from .dtypes import DTYPES
 from .geometry import ConvGeometry, Ints, conv_geometry, image_shape
+from .maps import (
+    Gradients,
+    choose,
+    run_forward,
+    run_grad_bias,
+    run_grad_input,
+    run_grad_weight,
+)
 from .padding import check_mode
 from .ranks import ranks
 
 Array = NDArray[Any]
-Needs = tuple[bool, bool, bool]
-Gradients = tuple[Array | None, Array | None, Array | None]
 
 
 def conv_geometry_of(
@@ -89,69 +96,6 @@ def _geometry(
 _kept_geometry = lru_cache(maxsize=1024)(_geometry)
 
 
-def _check_bias(bias: Array | None, channels: int) -> None:
-    if bias is not None and bias.shape != (channels,):
-        raise ValueError(
-            f"bias must have shape ({channels},), one number for each output channel, got shape"
-            f" {tuple(bias.shape)}"
-        )
-
-
-def check_needs(needs: Needs, of: str = "x, weight and bias") -> Needs:
-    if not isinstance(needs, tuple | list) or not all(isinstance(n, bool | np.bool) for n in needs):
-        raise TypeError(f"needs must be a tuple of 3 booleans, got {needs!r}")
-    if len(needs) != 3:
-        raise ValueError(f"needs must have 3 entries, for {of}, got {needs!r}")
-    return needs
-
-
-def check_activation(activation: str | None, dtype: np.dtype[Any] | None) -> bool:
-    """Whether ``activation`` is "relu" and not None, of numbers of this dtype, if it is known."""
-    if not (activation is None or (isinstance(activation, str) and activation == "relu")):
-        raise ValueError(f'activation must be None or "relu", got {activation!r}')
-    if activation is not None and dtype is not None:
-        check_ordered(dtype)
-    return activation is not None
-
-
-def check_result(activation: str | None, grad_output: Array, y: Array | None) -> bool:
-    """Whether gradients pass back through an activation, whose result is ``y``."""
-    relu = check_activation(activation, dtype_of("grad_output", grad_output))
-    if relu and y is None:
-        raise ValueError(
-            'y must be the result of the forward call where activation is "relu", got None'
-        )
-    if y is not None:
-        if not relu:
-            raise ValueError(
-                f"y must be None where activation is, got an array of shape {tuple(y.shape)}"
-            )
-        if tuple(y.shape) != tuple(grad_output.shape):
-            raise ValueError(
-                f"y must have the shape of grad_output, {tuple(grad_output.shape)}, got"
-                f" {tuple(y.shape)}"
-            )
-    return relu
-
-
-def check_grad_output(grad_output: Array, needed: Ints) -> None:
-    if grad_output.shape != needed:
-        raise ValueError(
-            f"grad_output must have the shape of the result, {needed}, got"
-            f" {tuple(grad_output.shape)}"
-        )
-
-
-def choose(
-    backend: Backend, map_name: str, g: ConvGeometry, x: Array, algorithm: str, precision: str
-) -> str:
-    """What ``backend.choose`` says, or what is wrong, of words."""
-    for name, word in (("algorithm", algorithm), ("precision", precision)):
-        if not isinstance(word, str):
-            raise TypeError(f"{name} must be a word, got {word!r}")
-    return backend.choose(map_name, g, x, algorithm, precision)
-
-
 def _remember(
     key: Hashable,
     backend: Any,
@@ -173,87 +117,6 @@ def _remember(
         algorithm = backend.choose(map_name, g, a, algorithm, precision)
         repeat = backend.repeat_of(map_name, a, b, bias, g, out, algorithm, relu)
     repeats.keep(key, repeat)
-
-
-# The three maps of a geometry. ``shape`` is that of the result, batched or not.
-
-
-def run_forward(
-    backend: Backend,
-    g: ConvGeometry,
-    x: Array,
-    weight: Array,
-    bias: Array | None,
-    shape: Ints,
-    algorithm: str,
-    precision: str,
-    out: Array | None,
-    relu: bool = False,
-) -> Array:
-    _check_bias(bias, g.out_channels)
-    shown = g.padded
-    algorithm = choose(backend, "forward", shown, x, algorithm, precision)
-    y: Array = backend.result_like(x, shape, out, (x, weight, bias))
-    if g.batch and shown is g:
-        y = backend.forward(x, weight, bias, g, y, algorithm, relu)
-    elif g.batch:
-        padded.forward(backend, x, weight, bias, g, y, algorithm, relu)
-    return y
-
-
-def run_grad_input(
-    backend: Backend,
-    g: ConvGeometry,
-    dy: Array,
-    weight: Array,
-    bias: Array | None,
-    shape: Ints,
-    algorithm: str,
-    precision: str,
-    out: Array | None,
-    relu: bool = False,
-) -> Array:
-    _check_bias(bias, g.in_channels)
-    shown = g.padded
-    algorithm = choose(backend, "grad_input", shown, dy, algorithm, precision)
-    dx: Array = backend.result_like(dy, shape, out, (dy, weight, bias))
-    if g.batch and shown is g:
-        dx = backend.grad_input(dy, weight, bias, g, dx, algorithm, relu)
-    elif g.batch:  # of no transposed convolution: there is no bias, and no activation
-        padded.grad_input(backend, dy, weight, g, dx, algorithm)
-    return dx
-
-
-def run_grad_weight(
-    backend: Backend,
-    g: ConvGeometry,
-    dy: Array,
-    x: Array,
-    shape: Ints,
-    algorithm: str,
-    precision: str,
-    out: Array | None,
-    per_sample: bool = False,
-) -> Array:
-    shown = g.padded
-    seen = shown.per_sample if per_sample and g.batch else shown
-    if per_sample:
-        shape = (g.batch, *shape)
-    algorithm = choose(backend, "grad_weight", seen, x, algorithm, precision)
-    dw: Array = backend.result_like(x, shape, out, (dy, x))
-    if shown is not g:
-        padded.grad_weight(backend, dy, x, g, dw, algorithm, per_sample)
-    elif not per_sample:
-        dw = backend.grad_weight(dy, x, g, dw, algorithm)
-    elif g.batch:
-        backend.grad_weight_per_sample(dy, x, g, dw, algorithm)
-    return dw
-
-
-def run_grad_bias(backend: Backend, ndim: int, dy: Array, channels_last: bool) -> Array:
-    shape = batched_shape("grad_output", dy.shape, ndim, channels_last)
-    db: Array = backend.grad_bias(dy, shape, channels_last)
-    return db
 
 
 def conv(

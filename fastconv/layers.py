@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from .arguments import Padding, PerAxis, padding_form, per_axis, positive
+from .checks import check_activation
 from .dispatch import cuda_backend
 from .dtypes import FLOATING_SERVED, is_floating, named, stored_numbers
-from .functional import Gradients, check_activation, conv, conv_backward
+from .functional import conv, conv_backward
 from .geometry import Ints
 from .layer import Layer, check_device
+from .maps import Gradients
 from .padding import check_mode
 from .plan import check_precision
 from .transposed import conv_transpose, conv_transpose_backward

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from . import repeats
 from .arguments import Padding, PerAxis, shape_tuple
+from .checks import check_grad_output
 from .dispatch import backend_of, dtype_of
 from .dtypes import DTYPES, POOLED_INTEGERS, is_half
-from .functional import check_grad_output
 from .geometry import ConvGeometry, image_shape
 from .pool_geometry import pool_geometry_of
 from .ranks import ranks

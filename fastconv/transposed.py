@@ -19,21 +19,17 @@ from .arguments import (
     positive,
     shape_tuple,
 )
+from .checks import Needs, check_activation, check_grad_output, check_needs, check_result
 from .dispatch import backend_of, dtype_of
-from .functional import (
+from .geometry import ConvGeometry, Ints, image_shape
+from .maps import (
     Gradients,
-    Needs,
-    check_activation,
-    check_grad_output,
-    check_needs,
-    check_result,
     choose,
     run_forward,
     run_grad_bias,
     run_grad_input,
     run_grad_weight,
 )
-from .geometry import ConvGeometry, Ints, image_shape
 from .ranks import ranks
 from .transposed_geometry import transposed_geometry
 

@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 
 from ..cpu import choose as choose
 from ..dtypes import DTYPES, check_dtypes
-from ..functional import run_forward, run_grad_input
 from ..geometry import ConvGeometry, Ints
+from ..maps import run_forward, run_grad_input
 from . import tasks
 from .images import (
     EdgesFrom,

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from .. import cpu
 from ..cpu.team import calling_thread
-from ..functional import run_grad_weight
 from ..geometry import ConvGeometry, Ints
+from ..maps import run_grad_weight
 
 Array = NDArray[Any]
 
