@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..host import VECTOR_BITS
+from ..host import VECTOR_BITS, VECTOR_HALVES
 from .blocks import Ints, Table, Tables, corners, offsets
 from .far import is_far
 from .simd import LINE_VECTORS
@@ -54,8 +54,9 @@ CACHED_BYTES = (12 if VECTOR_BITS == 512 else 8) * 2**20
 EACH = 8
 
 # Whether results may be ``far``: with narrow vectors 32 to 144 groups took 0.51 to 0.79 of the
-# time, and with a 1x1 layer on the result 0.66 to 0.93; with wide ones 0.92 to 0.96 by themselves.
-FAR_RESULTS = VECTOR_BITS < 512
+# time, and with a 1x1 layer on the result 0.66 to 0.93; with wide ones that go through whole 0.72
+# to 0.97 and 0.97 to 0.99, in two halves 0.92 to 0.96 by themselves.
+FAR_RESULTS = not VECTOR_HALVES
 
 # Pixels of a line at most: longer ones are cut, so that there is something to share out.
 LONGEST = 512
