@@ -38,7 +38,8 @@ KEPT = 30 * 86400.0  # seconds for which kernels of other sources are kept, in c
 def _source_key() -> str:
     """Digest of all that cached code comes from, but for the kind of processor, which Numba asks.
 
-    That is Numba's version, every source file, and the cache whose size ``cpu/tile.py`` reads.
+    That is Numba's version, what the kernels are made of, and the cache whose size ``cpu/tile.py``
+    reads.
     """
     digest = hashlib.sha256(f"{numba.__version__} {L1_BYTES}".encode())
     package = Path(__file__).parent

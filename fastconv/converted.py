@@ -5,8 +5,7 @@ This is what such backends have in common. How arrays are converted is said for 
 ``cuda/complexes.py``.
 """
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -67,19 +66,17 @@ class Converted(Backend):
     def bias(self, bias: Array | None) -> Array | None:
         return None if bias is None else self.wide(bias)
 
-    @contextmanager
     def image_result(
         self, out: Array, grouped: Ints, g: ConvGeometry, ndim: int
-    ) -> Iterator[Array]:
+    ) -> AbstractContextManager[Array]:
         """What is to be filled with sums, which then go to the caller's ``out``."""
-        with self.summed(out) as sums:
-            yield sums
+        return self.summed(out)
 
-    @contextmanager
-    def filters_result(self, out: Array, g: ConvGeometry, per_sample: bool) -> Iterator[Array]:
+    def filters_result(
+        self, out: Array, g: ConvGeometry, per_sample: bool
+    ) -> AbstractContextManager[Array]:
         """The same for filters, or for those of each sample."""
-        with self.summed(out) as sums:
-            yield sums
+        return self.summed(out)
 
     def at_a_time(self, g: ConvGeometry) -> int:
         """Images of a batch that are copied at a time, with their results."""

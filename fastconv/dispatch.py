@@ -181,19 +181,13 @@ def _dask_backend_of(
         return None
     from . import dask
 
-    check_none("beside Dask arrays", out_dtype, accumulate_dtype)
+    for name, dtype in (("out_dtype", out_dtype), ("accumulate_dtype", accumulate_dtype)):
+        if dtype is not None:
+            raise TypeError(f"{name} must be None beside Dask arrays, got {dtype!r}")
     module: Any = dask
     module.check(arrays)
     backend: Backend = module
     return backend
-
-
-def check_none(place: str, out_dtype: DTypeLike | None, accumulate_dtype: DTypeLike | None) -> None:
-    """Raise TypeError if a dtype is asked for where arrays at this place have no choice."""
-    chosen = {"out_dtype": out_dtype, "accumulate_dtype": accumulate_dtype}
-    for name, dtype in chosen.items():
-        if dtype is not None:
-            raise TypeError(f"{name} must be None {place}, got {dtype!r}")
 
 
 def _stored_backend_of(

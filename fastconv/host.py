@@ -7,6 +7,7 @@ from typing import Any
 from numba.core.registry import cpu_target
 
 KIB = 1024
+LINE = 64  # bytes of a cache line, and of the widest vector
 
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")  # on Linux
 

@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .geometry import Ints
+from .host import LINE
 
 Bytes = NDArray[np.uint8]
-
-LINE = 64  # bytes of a cache line, and of the widest vector
 
 # Results are aligned from this size on, which takes 1.6 us. NumPy's arrays begin 16 bytes into a
 # cache line, so that every vector lies across two: as the input of the next layer they took 1.05

@@ -25,8 +25,8 @@ def result_like(
     TypeError
         If ``out`` is not an array, or a masked one.
     ValueError
-        If ``out`` has another shape or dtype, cannot be written, or shares memory with an input or
-        itself.
+        If ``out`` has another shape or dtype, cannot be written, is not aligned to its dtype, or
+        shares memory with an input or itself.
     """
     dtype = dtype or x.dtype
     if out is None:

@@ -23,10 +23,11 @@ def test_warmup_leaves_nothing_to_be_compiled(tmp_path):
         "2x32x9x9,40x32x3x3,padding=1",
         "1x8x40,8x1x3,groups=8",
         "2x32x9x9,40x32x3x3,padding=2,padding_mode=reflect",
+        "2x32x9x9,40x32x1x1,stride=2",
     )
     given = [word for layer in layers for word in ("--layer", layer)]
     out = python("-m", "fastconv", "warmup", *given, FASTCONV_CACHE_DIR=str(tmp_path))
-    assert "kernels of 3 layers, float32" in out
+    assert "kernels of 4 layers, float32" in out
     code = """
 from fastconv import caching
 caching._Cache.save_overload = None  # fails if called
@@ -35,6 +36,7 @@ for x, w, options in (
     ((2, 32, 9, 9), (40, 32, 3, 3), {"padding": 1}),
     ((1, 8, 40), (8, 1, 3), {"groups": 8}),
     ((2, 32, 9, 9), (40, 32, 3, 3), {"padding": 2, "padding_mode": "reflect"}),
+    ((2, 32, 9, 9), (40, 32, 1, 1), {"stride": 2}),  # whose gradient has pixels that no tap meets
 ):
     rank = f"{len(x) - 2}d"
     arrays = np.ones(x, "f4"), np.ones(w, "f4")

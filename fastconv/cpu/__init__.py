@@ -34,9 +34,9 @@ and for pooling,
     pool_repeat_of(map_name, a, b, geometry, out, padded)
 
 Arrays come as the caller has them, but checked; ``choose`` has said which algorithm, and ``out`` is
-from ``result_like``, is written whole and returned. With ``relu``, 0 takes the place of results
-below it. ``grad_input`` has that and a bias because a transposed convolution, which it computes as
-well, has them.
+from ``result_like``, is written whole, and returned by the three maps. With ``relu``, 0 takes the
+place of results below it. ``grad_input`` has that and a bias because a transposed convolution,
+which it computes as well, has them.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -294,11 +294,10 @@ def requirements(
     x, y = (_described_image(shape, dtype, g) for shape in (g.x_shape, g.y_shape))
     w = np.empty(g.weight_shape, dtype)
     arrays = {"forward": (x, w, y), "grad_input": (y, w, x), "grad_weight": (y, x, w)}
-    plans = [
-        job.engine.plan(job.a, job.b, job.out, *job.options)
-        for job in jobs_of(map_name, *arrays[map_name], g, algorithm)
-        if job.engine is not fill.correlate
-    ]
+    jobs = list(jobs_of(map_name, *arrays[map_name], g, algorithm))
+    # That of "fill" compiles its kernel, and counts for nothing.
+    made = [job.engine.plan(job.a, job.b, job.out, *job.options) for job in jobs]
+    plans = [plan for job, plan in zip(jobs, made, strict=True) if job.engine is not fill.correlate]
     return (
         sum(plan.operations for plan in plans) * batch // g.batch,
         max((plan.work for plan in plans), default=0),

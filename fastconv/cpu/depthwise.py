@@ -181,8 +181,7 @@ def correlate(
         before,
         dilation,
         spacing,
-        width * dtype.itemsize,
-        dtype.itemsize,
+        width,
     )
     blocks = len(copy.blocks)
     # The last pixels of a block read and write past it.

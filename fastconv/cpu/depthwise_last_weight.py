@@ -28,6 +28,7 @@ from .lines import (
     ImageLines,
 )
 from .packing import clear_lanes, unpack_panel
+from .shares import add_up
 from .simd import fma, lanes, load, pointer, store, zero
 from .views import Layout
 
@@ -115,11 +116,7 @@ def add_shares(task, slot, size, table, dy, x, unused, dw, work):
     depth = size[DEPTH]
     every = size[VECTORS] * depth * width
     sums = pointer(work, task * depth * width)
-    for i in range(0, depth * width, width):
-        total = load(sums, i)
-        for share in range(1, size[SHARED]):
-            total = total + load(sums, share * every + i)
-        store(sums, i, total)
+    add_up(sums, 0, depth * width, size[SHARED], every)
     # Groups of the last vector that belong to the one before are left to that.
     begin = task * width
     first = min(begin, size[GROUPS] - width)

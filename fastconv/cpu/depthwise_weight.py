@@ -30,6 +30,7 @@ from .groups import (
 from .kernel import Kernel, inline
 from .lines import are_neighbours
 from .packing import clear_lanes, pack_lanes, unpack_panel
+from .shares import TASKS, add_up
 from .simd import element, fma, lanes, load, pointer, store, tile, zero
 from .views import Layout
 
@@ -37,8 +38,6 @@ from .views import Layout
 # the latency of the multiply-adds, and TAPS addresses fit in registers: with 9 taps and single
 # pixels most of the time went into reloading them.
 TAPS, RUN = 3, 4
-# Shares are made until there are this many tasks.
-TASKS = 16
 
 # Fields of `size` after those of the copy.
 (
@@ -136,11 +135,7 @@ def depthwise_total(task, slot, size, table, dy, x, unused, dw, work):
     depth, filters, shares = size[DEPTH], size[FILTERS], size[SHARES]
     every = filters * depth * width
     sums = pointer(work, task * shares * every)
-    for i in range(0, every, width):
-        total = load(sums, i)
-        for share in range(1, shares):
-            total = total + load(sums, share * every + i)
-        store(sums, i, total)
+    add_up(sums, 0, every, shares, every)
     first = task * width
     for k in range(filters):
         unpack_panel(
@@ -183,8 +178,7 @@ def grad_weight(
         before,
         dilation,
         (1, 1, 1),
-        width * dtype.itemsize,
-        dtype.itemsize,
+        width,
     )
     blocks = len(copy.blocks)
     shares = min(ceil(TASKS / vectors), blocks)

@@ -23,7 +23,7 @@ from .kernel import Kernel, named, once
 from .packing import pack_panel, unpack_panel
 from .simd import element, lanes, load_first, pointer, store
 from .tile import NARROW_BYTES, ROWS, ROWS_OF, STEPS, accumulate, accumulate_far, fills_lines
-from .views import Layout, flat
+from .views import Layout, flat_if_pointwise
 
 # Pixels to a block that are not divided further to fit into a cache. Strided 3x3 layers of
 # ResNet-50 took 0.92 to 1.0 of the time of blocks of 64 pixels that fill a quarter of the cache.
@@ -63,7 +63,7 @@ FILTER_BYTES = L3_BYTES // 8
     SLOTS,  # where in `work` the slots begin, how far apart they are, where in one the slab is
     SLOT,
     SLAB,
-    PANEL,  # where in a slot a task packs its own panels, STEPS at a time; 0 if a stage packs them
+    PANEL,  # where behind the slab a task packs its own panels, STEPS at a time; 0 if a stage does
 ) = range(IMAGE_FIELDS, IMAGE_FIELDS + 27)
 
 
@@ -156,7 +156,7 @@ def _kernel(far: bool) -> Kernel:
                     if far and in_place and fills_lines(place, row, pitch):
                         accumulate_far(*factors, None, panel, place, pitch, relu, cols)
                     else:
-                        add, streamed = begin > 0, size[STREAMED] > 0
+                        add = begin > 0
                         accumulate(
                             *factors,
                             None,
@@ -167,7 +167,7 @@ def _kernel(far: bool) -> Kernel:
                             relu,
                             cols,
                             unseen,
-                            streamed,
+                            size[STREAMED] > 0,
                         )
                     i += length
             if not in_place:
@@ -214,8 +214,7 @@ def correlate(
     """Plan a correlation."""
     width = VECTOR_BITS // 8 // dtype.itemsize
     groups, filters, channels, *taps = w.shape
-    if prod(taps) * prod(stride) == 1 and before == (0, 0, 0):
-        x, y = flat(x, y)
+    x, y = flat_if_pointwise(x, y, taps, stride, before)
     depth = channels * prod(taps)
     pixels = (y.shape[0], *y.shape[3:])
     cols = columns(filters, width, ROWS_OF)

@@ -20,7 +20,8 @@ from .engine import Engine
 from .image import BLOCK_FIELDS, BLOCK_TABLE, IMAGE_FIELDS, PIXELS, RESULT, ImageBlocks, see_block
 from .kernel import Kernel
 from .packing import pack_panel, unpack_panel
-from .simd import lanes, load, pointer, store
+from .shares import TASKS, add_up
+from .simd import lanes, pointer
 from .tile import ROWS, ROWS_OF, accumulate
 from .views import Layout
 
@@ -38,8 +39,7 @@ SUMS_BYTES = 2**20
 # 512 and more channels at 7x7 took 0.7 to 0.8 of the time; half of it where they are wider, 1024
 # and 2048 channels took 0.91 to 0.97 of it with channels last, 0.93 to 1.0 with channels first.
 SEEN_BYTES = L2_BYTES // 2 if VECTOR_BITS == 512 else L2_BYTES
-# Shares are made until there are this many tasks, each of some size, in bounded memory.
-TASKS = 16
+# Shares are made until there are TASKS tasks, each of some size, in bounded memory.
 SHARE_OPERATIONS = 2_000_000
 SHARES_BYTES = 16 * 2**20
 # Filters that are neighbours in dy make panels of it as it lies: not packed, 1x1 layers of 16 to 96
@@ -161,11 +161,8 @@ def add_shares(task, slot, size, table, dy, x, unused, dw, work):
     whole, piece = divmod(task, size[PIECES])
     sums = pointer(work, whole * size[SHARES] * size[SUMS])
     first = piece * PIECE * width
-    for i in range(first, min(first + PIECE * width, size[SUMS]), width):
-        total = load(sums, i)
-        for share in range(1, size[SHARES]):
-            total = total + load(sums, share * size[SUMS] + i)
-        store(sums, i, total)
+    last = min(first + PIECE * width, size[SUMS])
+    add_up(sums, first, last, size[SHARES], size[SUMS])
 
 
 @Kernel

@@ -24,7 +24,7 @@ from .kernel import Kernel, named
 from .packing import gather_lines, gather_panels, pack_panel, run_of, scatter_lines
 from .simd import LINE_VECTORS, element, lanes, pointer
 from .tile import ROWS, ROWS_OF, accumulate, accumulate_far, fills_lines
-from .views import Layout, flat
+from .views import Layout, flat_if_pointwise
 
 # Filters that pass over a panel at a time. Where sums of more than ``tile.STEPS`` products are
 # added up piece by piece, this many keep them in the first-level cache: with 24, a sum of 1024 took
@@ -192,8 +192,7 @@ def correlate(
     relu: bool = False,
 ) -> Plan:
     """Plan a correlation."""
-    if prod(w.shape[3:]) * prod(stride) == 1 and before == (0, 0, 0):
-        x, y = flat(x, y)
+    x, y = flat_if_pointwise(x, y, w.shape[3:], stride, before)
     width = VECTOR_BITS // 8 // dtype.itemsize
     groups, filters, channels, *taps = w.shape
     depth = channels * prod(taps)

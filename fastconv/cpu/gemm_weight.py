@@ -32,7 +32,7 @@ from .image import (
 )
 from .kernel import Kernel, device, inline
 from .packing import clear_lanes, gather_lines
-from .shares import write_total
+from .shares import TASKS, write_total
 from .simd import (
     LINE_VECTORS,
     element,
@@ -47,7 +47,7 @@ from .simd import (
     tile,
     zero,
 )
-from .views import Layout, flat
+from .views import Layout, flat_if_pointwise
 
 # Registers: 12 sums, 3 vectors of x and one of dy fill 16.
 X_ROWS = 3
@@ -67,9 +67,6 @@ LEAST_PIXELS = 128
 # pixels they fill half a second-level cache of 512 KiB.
 MOST_FILTERS = 128
 MOST_ROWS = 512
-
-# Shares are made until there are this many tasks.
-TASKS = 16
 
 # Fields of `size` after those of the image.
 (
@@ -236,8 +233,7 @@ def grad_weight(
     dilation: Ints,
 ) -> Plan:
     """Plan a gradient of the filters."""
-    if prod(dw.shape[3:]) * prod(stride) == 1 and before == (0, 0, 0):
-        x, dy = flat(x, dy)
+    x, dy = flat_if_pointwise(x, dy, dw.shape[3:], stride, before)
     width = VECTOR_BITS // 8 // dtype.itemsize
     groups, filters, channels, *extents = dw.shape
     taps = prod(extents)

@@ -13,7 +13,7 @@ from math import ceil
 
 import numpy as np
 
-from ..host import L2_BYTES
+from ..host import L2_BYTES, VECTOR_BITS
 from .blocks import Ints, Table, Tables, offsets
 from .kernel import device
 from .packing import clear_lanes, pack_lane_box, pack_lanes, pack_panel
@@ -51,8 +51,8 @@ class GroupCopy:
         Filter extents and geometry along each spatial axis, of the spread image.
     spread : Ints
         One more than the zeros between the pixels of the image, along each axis.
-    vector, itemsize : int
-        Bytes in a vector and in a number.
+    vector : int
+        Numbers in a vector.
     """
 
     def __init__(
@@ -65,7 +65,6 @@ class GroupCopy:
         dilation: Ints,
         spread: Ints,
         vector: int,
-        itemsize: int,
     ) -> None:
         groups, channels = x.shape[1:3]
         batch, planes, lines, self.line = y.shape[0], *y.shape[3:]
@@ -73,7 +72,7 @@ class GroupCopy:
         width = (self.line - 1) * stride[2] + reach[2]
         # A copy and its results share the second-level cache with what they are made of; lines
         # seen twice, by one block and the next, are packed twice.
-        room = L2_BYTES // 4 // (vector * channels * taps[0] * width)
+        room = L2_BYTES // 4 // (VECTOR_BITS // 8 * channels * taps[0] * width)
         most = max((room - reach[1]) // stride[1] + 1, 1)
         self.lines = ceil(lines / ceil(lines / most))
         height = (self.lines - 1) * stride[1] + reach[1]
@@ -96,7 +95,7 @@ class GroupCopy:
         )
         # Lines shorter than a vector that follow one another are transposed several at a time;
         # this is where their pixels go. None of them may lie outside the box.
-        short = x.strides[5] == 1 and x.strides[4] == x.shape[5] < vector // itemsize
+        short = x.strides[5] == 1 and x.strides[4] == x.shape[5] < vector
         whole = 0 <= before[2] < width - (x.shape[5] - 1) * spread[2]
         places = offsets(x.shape[4:], (spread[1] * width, spread[2]))
         self._places = places if short and whole else None

@@ -33,6 +33,7 @@ from .phases import (
     cached_copy,
     copy_phases,
 )
+from .planar_lines import PIECE
 from .simd import broadcast, element, fma, lanes, load, pointer, store, tile, where_positive, zero
 from .views import Layout
 
@@ -41,10 +42,6 @@ from .views import Layout
 MOST = 6
 WIDE = 8
 MIDDLE, THIRD, NARROW, FLAT = (6, 6, 4, 4) if VECTOR_REGISTERS == 32 else (4, 3, 2, 2)
-
-# Products added up before they join the sum: ten million float32 numbers of one sign, one after the
-# other, would be off by 1%.
-PIECE = 512
 
 # Fields of `size` after those of the copy.
 (

@@ -16,7 +16,7 @@ from .blocks import Ints, Tables, offsets, spread
 from .driver import Plan
 from .engine import Engine
 from .kernel import Kernel, inline
-from .packing import pack_line
+from .packing import clear, pack_line
 from .phases import (
     BLOCK_FIELDS,
     BLOCK_TABLE,
@@ -29,7 +29,7 @@ from .phases import (
     cached_copy,
     copy_phases,
 )
-from .shares import write_total
+from .shares import TASKS, write_total
 from .simd import (
     element,
     fma,
@@ -47,8 +47,6 @@ from .views import Layout
 # Taps that one pass over a block serves: those of a 3x3 filter, and more than the 8 sums that hide
 # the latency of the multiply-adds.
 TAPS = 9
-# Shares are made until there are this many tasks.
-TASKS = 16
 
 # Fields of `size` after those of the copy.
 (
@@ -88,9 +86,7 @@ def planar_share(task, slot, size, table, dy, x, unused, dw, work):
     filters, depth, shares = size[FILTERS], size[DEPTH], size[SHARES]
     group, share = divmod(task, shares)
     sums = pointer(work, task * filters * depth)
-    nothing = zero(work)
-    for i in range(filters * depth):
-        put(sums, i, sum_lanes(nothing))
+    clear(sums, filters * depth)
     lines = pointer(work, size[SLOTS] + slot * size[SLOT])
     copy = pointer(lines, size[COPY])
     acc = tile(work, TAPS, 1)

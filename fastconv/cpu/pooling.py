@@ -26,7 +26,7 @@ def max_pool(
     Raises
     ------
     ValueError
-        If a plane has more pixels than a number of the dtype has bits to count.
+        If an image has more pixels than a number of the dtype has bits to count.
     """
     _check_pixels(x, geometry)
     indices = np.empty(out.shape, np.int64) if indexed else None

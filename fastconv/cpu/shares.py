@@ -5,7 +5,20 @@ depend on the number of threads, and long sums lose less to rounding.
 """
 
 from .kernel import once
-from .simd import element, pointer, put
+from .simd import element, lanes, load, pointer, put, store
+
+# Shares of the pixels are made until there are this many tasks.
+TASKS = 16
+
+
+@once
+def add_up(sums, begin, end, shares, distance):
+    """Add those of the other shares, ``distance`` apart, to the vectors from begin to end."""
+    for i in range(begin, end, lanes(sums)):
+        total = load(sums, i)
+        for share in range(1, shares):
+            total = total + load(sums, share * distance + i)
+        store(sums, i, total)
 
 
 @once

@@ -19,8 +19,7 @@ from numba.core import cgutils
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
-from ..host import VECTOR_BITS
-from ..memory import LINE
+from ..host import LINE, VECTOR_BITS
 
 # Vectors in a cache line.
 LINE_VECTORS = LINE * 8 // VECTOR_BITS

@@ -1,4 +1,4 @@
-"""The micro-kernel: all floating-point work of the direct algorithm happens in ``accumulate``.
+"""The micro-kernel of ``direct``, ``gemm`` and ``winograd``: products are summed in ``accumulate``.
 
     out[i, :] += sum_s  x[rows[i] + steps[s]] * panel[s, :]
 

@@ -1,6 +1,6 @@
 """The form in which arrays reach the kernels, all of them views: nothing is copied."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any, NamedTuple
 
@@ -79,6 +79,13 @@ def flat(*layouts: Layout) -> tuple[Layout, ...]:
         flattened = (images, *shape[1:3], 1, 1, pixels)
         lines.append(Layout(flattened, (*strides[:3], 0, 0, strides[5])))
     return tuple(lines)
+
+
+def flat_if_pointwise(
+    x: Layout, y: Layout, taps: Sequence[int], stride: Ints, before: Ints
+) -> tuple[Layout, ...]:
+    """The layouts ``flat``, if a pixel of ``y`` meets the same one of ``x`` and no other."""
+    return flat(x, y) if prod(taps) * prod(stride) == 1 and before == (0, 0, 0) else (x, y)
 
 
 def lanes_merged(*layouts: Layout) -> tuple[Layout, ...]:
