@@ -103,9 +103,10 @@ def _stored() -> ModuleType:
 
 
 @functools.cache
-def _masked_array() -> type:
-    with preparing:  # NumPy imports it when it is first asked for it
-        return np.ma.MaskedArray
+def peculiar_arrays() -> tuple[type, ...]:
+    """NumPy's arrays that are more than numbers: some are hidden, or there are always two axes."""
+    with preparing:  # NumPy imports the first when it is first asked for it
+        return np.ma.MaskedArray, np.matrix
 
 
 @functools.cache
@@ -157,7 +158,7 @@ def backend_of(
         arrays["bias"] = bias
     dtype, plain = None, out_dtype is None and accumulate_dtype is None
     for array in arrays.values():
-        if not isinstance(array, np.ndarray) or isinstance(array, _masked_array()):
+        if not isinstance(array, np.ndarray) or isinstance(array, peculiar_arrays()):
             return _dask_backend_of(arrays, out_dtype, accumulate_dtype) or _cuda_backend_of(
                 arrays, out_dtype, accumulate_dtype, transposed
             )
@@ -216,7 +217,7 @@ def _cuda_backend_of(
     for name, array in arrays.items():
         if _is_on_device(name, array):
             device.append(name)
-        elif isinstance(array, np.ndarray) and not isinstance(array, _masked_array()):
+        elif isinstance(array, np.ndarray) and not isinstance(array, peculiar_arrays()):
             host.append(name)
         else:
             kind = type(array)

@@ -4,6 +4,7 @@ Kernels know float32 and float64, on a device others besides. Arrays of other nu
 into these before them, and back after them: ``cpu/stored.py``, ``cuda/stored.py``.
 """
 
+import importlib
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -181,6 +182,11 @@ def stored_numbers(
 
 def named(name: str, dtype: DTypeLike) -> DType:
     """The dtype that a user names; None, which NumPy takes for float64, names none."""
+    if isinstance(dtype, str) and dtype == "bfloat16":  # which NumPy learns from ml_dtypes
+        try:
+            importlib.import_module("ml_dtypes")
+        except ModuleNotFoundError:
+            raise TypeError(f'{name} "bfloat16" needs ml_dtypes: pip install ml_dtypes') from None
     try:
         if dtype is not None:
             return np.dtype(dtype)

@@ -44,6 +44,14 @@ class Layer:
         """Set evaluation mode, in which ``forward`` keeps no reference to any array."""
         self.train(False)
 
+    def forward(self, *arguments: Any, **options: Any) -> Array:
+        """What the layer computes of its input."""
+        raise NotImplementedError
+
+    def __call__(self, *arguments: Any, **options: Any) -> Array:
+        """``forward``, for those who are used to call a layer."""
+        return self.forward(*arguments, **options)
+
     def _save(self, *things: Any) -> None:
         """Keep things for ``backward``, in training mode."""
         self._saved = things if self.training else None

@@ -361,9 +361,7 @@ def _pool_backend_of(arrays: dict[str, Any], integers: bool = False) -> Any:
     backend = backend_of(arrays)
     if not hasattr(backend, "max_pool"):
         names = " and ".join(arrays)
-        raise TypeError(
-            f"{names} must be NumPy arrays or on a CUDA device to be pooled, not Dask's"
-        )
+        raise TypeError(f"{names} must be of NumPy or on a CUDA device to be pooled, not Dask's")
     return backend
 
 

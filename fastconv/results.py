@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .dispatch import peculiar_arrays
 from .geometry import Ints
 from .memory import empty
 
@@ -32,7 +33,7 @@ def result_like(
     if out is None:
         return empty(shape, dtype)
     # The mask of a masked array would hide what is written.
-    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
+    if not isinstance(out, np.ndarray) or isinstance(out, peculiar_arrays()):
         raise TypeError(f"out must be a NumPy array, got {type(out).__qualname__}")
     if out.dtype != dtype:
         raise ValueError(f"out must be {dtype}, got {out.dtype}")

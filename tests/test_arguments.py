@@ -34,6 +34,11 @@ BAD = {
         TypeError,
         "x must be a NumPy array or one on a CUDA device, got numpy.ma",
     ),
+    "matrix": (
+        arrays(x=X[0, 0].view(np.matrix)),
+        TypeError,
+        "x must be a NumPy array or one on a CUDA device, got numpy.matrix",
+    ),
     "boolean": (arrays(x=X > 0), TypeError, "or integers of 8, 16, 32 or 64 bits, got bool"),
     "swapped": (arrays(x=X.astype(">f4")), TypeError, "x must be float16, bfloat16, float32, "),
     "integers": (arrays(x=X.astype(int)), TypeError, "one dtype, got x int64 and weight float32"),

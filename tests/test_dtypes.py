@@ -117,6 +117,24 @@ for dtype in ("f2", "c8", "i1", "i8"):
     python("-W", "error", "-c", code, NUMBA_DISABLE_JIT="1")
 
 
+@pytest.mark.parametrize("there", [pytest.param(True, marks=NEEDS_ML_DTYPES), False])
+def test_bfloat16_by_name(there):
+    code = """
+import sys
+if sys.argv[1] == "False":
+    sys.modules["ml_dtypes"] = None
+import fastconv
+try:
+    print(fastconv.Conv1d(1, 1, 3, dtype="bfloat16"))
+except TypeError as error:
+    print(error)
+"""
+    said = (
+        "dtype='bfloat16'" if there else 'dtype "bfloat16" needs ml_dtypes: pip install ml_dtypes'
+    )
+    assert said in python("-c", code, str(there))
+
+
 def test_ml_dtypes_is_not_imported():
     code = """
 import sys, numpy as np, fastconv

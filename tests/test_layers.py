@@ -27,6 +27,7 @@ def test_conv(ndim, bias, dtype, rng):
         layer.bias[:] = data(rng, 6, dtype)
     x = data(rng, (3, 4, *extents), dtype)
     y = layer.forward(x)
+    np.testing.assert_array_equal(layer(x), y)
     assert_close(y, reference.conv(x, layer.weight, layer.bias, **options))
     dy = data(rng, y.shape, dtype)
     dx = layer.backward(dy)

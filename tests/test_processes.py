@@ -1,6 +1,7 @@
 """What can only be seen from a fresh process: imports, narrower vectors, caches, no compiler."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -102,12 +103,21 @@ for mode in ("reflect", "replicate", "circular"):
     np.testing.assert_allclose(dw, reference.conv_grad_weight(y, x, w.shape, **options))
 told = fastconv.explain(x.shape, w.shape).maps.values()
 assert {plan.algorithm for plan in told} == {"reference"}
-try:
-    fastconv.conv2d(x, w, algorithm="direct")
-except ValueError as error:
-    print(error)
+for call in (
+    lambda: fastconv.conv2d(x, w, algorithm="direct"),
+    lambda: fastconv.max_pool2d(x, 2),
+    lambda: fastconv.avg_pool2d_grad_input(x, x.shape, 1),
+):
+    try:
+        call()
+    except ValueError as error:
+        print(error)
 """
-    assert "needs Numba's compiler" in run(code, NUMBA_DISABLE_JIT="1")
+    out = run(code, NUMBA_DISABLE_JIT="1")
+    assert re.findall("(.*) needs Numba's compiler", out) == [
+        "algorithm 'direct'",
+        *["pooling"] * 2,
+    ]
 
 
 CALL = "import numpy as np, fastconv; print(fastconv.conv1d(np.ones((1, 4)), np.ones((1, 1, 3))))"

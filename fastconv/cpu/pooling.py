@@ -6,6 +6,7 @@
 from math import prod
 from typing import Any
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -74,6 +75,8 @@ def _run(
     out: Array,
     padded: bool = False,
 ) -> None:
+    if numba.config.DISABLE_JIT:
+        raise ValueError("pooling needs Numba's compiler, which NUMBA_DISABLE_JIT turns off")
     if g.batch:
         job = _job(map_name, a, x, indices, g, out, padded)
         job.engine(job.a, job.b, None, job.out, *job.options)
