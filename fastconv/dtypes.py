@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
+from .forks import preparing
+
 DType = np.dtype[Any]
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
@@ -184,7 +186,8 @@ def named(name: str, dtype: DTypeLike) -> DType:
     """The dtype that a user names; None, which NumPy takes for float64, names none."""
     if isinstance(dtype, str) and dtype == "bfloat16":  # which NumPy learns from ml_dtypes
         try:
-            importlib.import_module("ml_dtypes")
+            with preparing:
+                importlib.import_module("ml_dtypes")
         except ModuleNotFoundError:
             raise TypeError(f'{name} "bfloat16" needs ml_dtypes: pip install ml_dtypes') from None
     try:

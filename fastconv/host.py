@@ -56,4 +56,5 @@ L2_BYTES = _cache_bytes(2, 1024 * KIB) // 2
 # Of the third level no more than this: a virtual machine is told of all the cache of a processor,
 # 300 MiB, where its 2 cores have others for neighbours. Results of 16 to 77 MB written past that
 # cache (``cpu/far.py``) took 0.25 to 0.95 of the time there, though it would hold them.
-L3_BYTES = min(_cache_bytes(3, 32 * 1024 * KIB), 32 * 1024 * KIB)
+MOST_L3_BYTES = 32 * 1024 * KIB
+L3_BYTES = min(_cache_bytes(3, MOST_L3_BYTES), MOST_L3_BYTES)

@@ -1,5 +1,6 @@
 """What all layers share: two modes, what ``forward`` keeps for ``backward``, how they are shown."""
 
+from collections.abc import Callable
 from inspect import signature
 from typing import Any, ClassVar
 
@@ -14,6 +15,7 @@ class Layer:
     """A layer in training mode, for images of ``ndim`` spatial axes."""
 
     ndim: ClassVar[int]
+    forward: Callable[..., Array]  # of each kind
     _defaults: ClassVar[dict[str, Any]]  # of all arguments that make a layer, in their order
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -43,10 +45,6 @@ class Layer:
     def eval(self) -> None:
         """Set evaluation mode, in which ``forward`` keeps no reference to any array."""
         self.train(False)
-
-    def forward(self, *arguments: Any, **options: Any) -> Array:
-        """What the layer computes of its input."""
-        raise NotImplementedError
 
     def __call__(self, *arguments: Any, **options: Any) -> Array:
         """``forward``, for those who are used to call a layer."""

@@ -24,7 +24,7 @@ def result_like(
     Raises
     ------
     TypeError
-        If ``out`` is not an array, or a masked one.
+        If ``out`` is not an array, or one of ``peculiar_arrays``.
     ValueError
         If ``out`` has another shape or dtype, cannot be written, is not aligned to its dtype, or
         shares memory with an input or itself.
@@ -32,7 +32,6 @@ def result_like(
     dtype = dtype or x.dtype
     if out is None:
         return empty(shape, dtype)
-    # The mask of a masked array would hide what is written.
     if not isinstance(out, np.ndarray) or isinstance(out, peculiar_arrays()):
         raise TypeError(f"out must be a NumPy array, got {type(out).__qualname__}")
     if out.dtype != dtype:

@@ -294,10 +294,11 @@ def requirements(
     x, y = (_described_image(shape, dtype, g) for shape in (g.x_shape, g.y_shape))
     w = np.empty(g.weight_shape, dtype)
     arrays = {"forward": (x, w, y), "grad_input": (y, w, x), "grad_weight": (y, x, w)}
-    jobs = list(jobs_of(map_name, *arrays[map_name], g, algorithm))
-    # That of "fill" compiles its kernel, and counts for nothing.
-    made = [job.engine.plan(job.a, job.b, job.out, *job.options) for job in jobs]
-    plans = [plan for job, plan in zip(jobs, made, strict=True) if job.engine is not fill.correlate]
+    plans = []
+    for job in jobs_of(map_name, *arrays[map_name], g, algorithm):
+        plan = job.engine.plan(job.a, job.b, job.out, *job.options)  # compiles the kernels, too
+        if job.engine is not fill.correlate:
+            plans.append(plan)
     return (
         sum(plan.operations for plan in plans) * batch // g.batch,
         max((plan.work for plan in plans), default=0),
