@@ -1,11 +1,12 @@
 """Plans that are kept between calls."""
 
 from fastconv import repeats
-from fastconv.cpu import depthwise, direct, gemm, winograd
+from fastconv.cpu import jobs
 
 
 def forget_plans():
     """For tests that change what plans are made of."""
-    for engine in (module.correlate for module in (depthwise, direct, gemm, winograd)):
-        engine._plans.clear()
+    for engines in (jobs._CORRELATE, jobs._GRAD_INPUT, jobs._WEIGHT):
+        for engine in engines.values():
+            engine._plans.clear()
     repeats._known.clear()

@@ -253,9 +253,12 @@ def test_tasks_in_any_order(case, rng, monkeypatch):
     run, tasks = driver.run, []
 
     def run_backwards(plan, *arrays):
-        ((address, first, last),) = plan.runs[0]
-        tasks.append(last)
-        single = [np.array([(address, i, i + 1)], np.int64) for i in reversed(range(first, last))]
+        ((every,),) = plan.stages
+        tasks.append(every.last)
+        single = [
+            np.array([(*every._replace(first=i, last=i + 1), 1)], np.int64)
+            for i in reversed(range(every.last))
+        ]
         with monkeypatch.context() as patch:
             patch.setattr(plan, "runs", single)
             run(plan, *arrays)

@@ -15,7 +15,6 @@ import numpy as np
 from ..host import VECTOR_BITS
 from . import depthwise_last
 from .blocks import Ints, Tables, offsets, runs, spread
-from .driver import Plan
 from .engine import Engine
 from .groups import (
     BLOCK_FIELDS,
@@ -33,6 +32,7 @@ from .kernel import Kernel, inline
 from .lines import are_neighbours
 from .packing import unpack_lanes
 from .simd import element, fma, lanes, load, pointer, store, tile, where_positive
+from .stages import Plan
 from .views import Layout
 
 # Pixels that are summed at a time: 8 sums hide the latency of the multiply-adds.

@@ -14,7 +14,6 @@ import numpy as np
 
 from ..host import VECTOR_BITS
 from .blocks import Ints, Tables, runs
-from .driver import Plan
 from .groups import pack_group_filter
 from .kernel import Kernel, inline
 from .line_walk import line_walker, writer_of
@@ -36,6 +35,7 @@ from .simd import (
     pointer,
     where_positive,
 )
+from .stages import Plan
 from .views import Layout
 
 # Fields of `size` after those of the image.

@@ -13,7 +13,6 @@ import numpy as np
 
 from ..host import VECTOR_BITS
 from .blocks import Ints, Tables, runs
-from .driver import Plan
 from .kernel import Kernel, device, inline
 from .line_walk import line_walker
 from .lines import (
@@ -30,6 +29,7 @@ from .lines import (
 from .packing import clear_lanes, unpack_panel
 from .shares import add_up
 from .simd import fma, lanes, load, pointer, store, zero
+from .stages import Plan
 from .views import Layout
 
 # Pixels after which sums join those of the share: it keeps the rounding error of long ones low.

@@ -14,7 +14,6 @@ import numpy as np
 from ..host import VECTOR_BITS
 from . import depthwise_last_weight
 from .blocks import Ints, Tables, offsets, runs, spread
-from .driver import Plan
 from .engine import Engine
 from .groups import (
     BLOCK_FIELDS,
@@ -32,6 +31,7 @@ from .lines import are_neighbours
 from .packing import clear_lanes, pack_lanes, unpack_panel
 from .shares import TASKS, add_up
 from .simd import element, fma, lanes, load, pointer, store, tile, zero
+from .stages import Plan
 from .views import Layout
 
 # Taps that one pass over a block serves, and pixels of a line taken together: TAPS x RUN sums hide

@@ -15,13 +15,13 @@ import numpy as np
 
 from ..host import L2_BYTES, L3_BYTES, VECTOR_BITS
 from .blocks import Ints, Table, Tables, block_shape, columns, line_block, offsets, runs, spread
-from .driver import Plan
 from .engine import Engine
 from .far import is_far
 from .image import BLOCK_FIELDS, BLOCK_TABLE, IMAGE_FIELDS, PIXELS, RESULT, ImageBlocks, see_block
 from .kernel import Kernel, named, once
 from .packing import pack_panel, unpack_panel
 from .simd import element, lanes, load_first, pointer, store
+from .stages import Plan
 from .tile import NARROW_BYTES, ROWS, ROWS_OF, STEPS, accumulate, accumulate_far, fills_lines
 from .views import Layout, flat_if_pointwise
 

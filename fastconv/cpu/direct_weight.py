@@ -15,13 +15,13 @@ import numpy as np
 
 from ..host import L2_BYTES, VECTOR_BITS
 from .blocks import Ints, Tables, block_shape, columns, offsets, runs, spread, vectors
-from .driver import Plan
 from .engine import Engine
 from .image import BLOCK_FIELDS, BLOCK_TABLE, IMAGE_FIELDS, PIXELS, RESULT, ImageBlocks, see_block
 from .kernel import Kernel
 from .packing import pack_panel, unpack_panel
 from .shares import TASKS, add_up
 from .simd import lanes, pointer
+from .stages import Plan
 from .tile import ROWS, ROWS_OF, accumulate
 from .views import Layout
 

@@ -1,14 +1,13 @@
 """Running kernels: one parallel loop for all of them.
 
-A job is a list of *stages*, each a kernel and a number of tasks; a stage begins when the one before
-has ended. Within a stage every thread takes the next task that nobody has taken, so that a thread
-held up by another program does not hold up the rest. Which thread does a task never changes what
-the task computes: results are bitwise the same for any number of threads.
+Within a stage of a job (``stages.py``) every thread takes the next task that nobody has taken, so
+that a thread held up by another program does not hold up the rest. Which thread does a task never
+changes what the task computes: results are bitwise the same for any number of threads.
 
 Jobs that run in parallel take turns, and a forked process runs its own on one thread: ``team.py``.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,8 @@ from numpy.typing import NDArray
 from ..caching import PerDtype
 from ..memory import workspace
 from . import team
-from .blocks import Ints, Tables
-from .kernel import OPTIONS, Kernel, driver_arguments, kernel_signature
+from .kernel import OPTIONS, driver_arguments, kernel_signature
+from .stages import END, FIELDS, FIRST, LAST, STARTS, Plan
 
 Array = NDArray[Any]
 Run = Callable[[Array, Array, Array | None, Array], None]
@@ -30,28 +29,32 @@ Run = Callable[[Array, Array, Array | None, Array], None]
 # 4 us, in which one core does several hundred thousand.
 SERIAL_BELOW = 1_000_000
 
-# Python looks for signals between runs of at most this many operations: a second of a slow core.
-# Starting a run costs microseconds.
-INTERRUPTIBLE = 20_000_000_000
-
 
 @intrinsic
-def _call(typingctx, address, task, slot, size, table, a, b, c, out, work):
+def _call(typingctx, rows, row, task, slot, size, table, a, b, c, out, work):
     signature = kernel_signature(out.dtype)
-    arrays = (size, table, a, b, c, out, work)
+    arrays = {"size": size, "table": table, "a": a, "b": b, "c": c, "out": out, "work": work}
 
     def codegen(context, builder, sig, args):
+        place = builder.mul(args[1], ir.Constant(ir.IntType(64), FIELDS))
+        fields = builder.gep(context.make_array(rows)(context, builder, args[0]).data, [place])
+
+        def field(index):
+            return builder.load(builder.gep(fields, [ir.Constant(ir.IntType(64), index)]))
+
+        first = {
+            name: context.make_array(array)(context, builder, value).data
+            for (name, array), value in zip(arrays.items(), args[4:], strict=True)
+        }
+        for index, name in STARTS.items():
+            first[name] = builder.gep(first[name], [field(index)])
         kind = context.call_conv.get_function_type(types.void, signature.args)
-        function = builder.inttoptr(args[0], kind.as_pointer())
-        first = [
-            context.make_array(array)(context, builder, value).data
-            for array, value in zip(arrays, args[3:], strict=True)
-        ]
-        values = [*args[1:3], *first]
+        function = builder.inttoptr(field(0), kind.as_pointer())
+        values = [*args[2:4], *first.values()]
         context.call_conv.call_function(builder, function, types.void, signature.args, values)
         return context.get_dummy_value()
 
-    return types.void(*3 * (types.intp,), *arrays), codegen
+    return types.void(rows, *3 * (types.intp,), *arrays.values()), codegen
 
 
 @intrinsic
@@ -66,23 +69,26 @@ def _take(typingctx, counters, i):
     return types.int64(counters, types.intp), codegen
 
 
-def _parallel(stages, counters, threads, size, table, a, b, c, out, work):
-    for stage in range(stages.shape[0]):
-        address, tasks = stages[stage, 0], stages[stage, 2]
+def _parallel(rows, counters, threads, size, table, a, b, c, out, work):
+    begin = 0
+    while begin < rows.shape[0]:
+        end = rows[begin, END]
         for slot in prange(threads):
-            task = _take(counters, stage)
-            while task < tasks:
-                _call(address, task, slot, size, table, a, b, c, out, work)
-                task = _take(counters, stage)
+            for row in range(begin, end):
+                task = _take(counters, row)
+                while task < rows[row, LAST]:
+                    _call(rows, row, task, slot, size, table, a, b, c, out, work)
+                    task = _take(counters, row)
+        begin = end
 
 
-def _serial(stages, size, table, a, b, c, out, work):
-    for stage in range(stages.shape[0]):
-        for task in range(stages[stage, 1], stages[stage, 2]):
-            _call(stages[stage, 0], task, 0, size, table, a, b, c, out, work)
+def _serial(rows, size, table, a, b, c, out, work):
+    for row in range(rows.shape[0]):
+        for task in range(rows[row, FIRST], rows[row, LAST]):
+            _call(rows, row, task, 0, size, table, a, b, c, out, work)
 
 
-_STAGES = types.Array(types.int64, 2, "C", readonly=True)
+_ROWS = types.Array(types.int64, 2, "C", readonly=True)
 _COUNTERS = types.Array(types.int64, 1, "C")
 
 
@@ -95,76 +101,14 @@ def _driver(function: Any, *leading: types.Type, **options: Any) -> PerDtype:
     return PerDtype(function, signature, **OPTIONS, **options)
 
 
-_run_parallel = _driver(_parallel, _STAGES, _COUNTERS, types.intp, parallel=True)
-_run_serial = _driver(_serial, _STAGES)
+_run_parallel = _driver(_parallel, _ROWS, _COUNTERS, types.intp, parallel=True)
+_run_serial = _driver(_serial, _ROWS)
 
 
 def compile_for(dtype: str) -> None:
     """Compile the loops for a dtype, or take them from the cache."""
     for loop in (_run_parallel, _run_serial):
         loop[np.dtype(dtype)]
-
-
-class Plan:
-    """All that a call needs apart from its arrays.
-
-    Parameters
-    ----------
-    dtype
-        Of the arrays.
-    stages : (kernel, number of tasks) of each
-    size, tables
-        What the kernels read of the problem: numbers, and offset tables.
-    work : int
-        Numbers of scratch memory, for ``team.threads()`` slots.
-    operations : int
-        Floating-point operations of all stages together.
-    biases : int
-        Length of the zeros that stand for a bias where there is none.
-
-    Attributes
-    ----------
-    threads : int
-        How many it was made for.
-    """
-
-    threads = 1
-
-    def __init__(
-        self,
-        dtype: np.dtype[Any],
-        stages: Sequence[tuple[Kernel, int]],
-        size: Ints,
-        tables: Tables,
-        work: int,
-        operations: int,
-        biases: int = 1,
-    ) -> None:
-        addresses = [(kernel.address(dtype), tasks) for kernel, tasks in stages]
-        self.runs = [np.array(run, np.int64) for run in _runs(addresses, operations)]
-        self.size = np.array(size, np.int64)
-        self.table = tables.joined()
-        self.work = work
-        self.operations = operations
-        self.no_bias = np.zeros(biases, dtype)
-
-
-def _runs(
-    stages: Sequence[tuple[int, int]], operations: int
-) -> Iterator[list[tuple[int, int, int]]]:
-    """Stages (kernel, first task, the one after the last) that are run without a look at signals.
-
-    All in one, unless they are so many operations that each stage is cut.
-    """
-    parts = -(-operations // INTERRUPTIBLE)
-    if parts <= 1:
-        yield [(address, 0, tasks) for address, tasks in stages]
-        return
-    for address, tasks in stages:
-        for part in range(parts):
-            first, last = part * tasks // parts, (part + 1) * tasks // parts
-            if first < last:
-                yield [(address, first, last)]
 
 
 def is_small(plan: Plan) -> bool:
@@ -186,11 +130,11 @@ def threads_of(plan: Plan) -> int:
 def small_run(plan: Plan, dtype: np.dtype[Any]) -> Run:
     """What ``run`` does with a plan of little to do, as a function of arrays and a bias."""
     loop, size, table, work = _run_serial[dtype], plan.size, plan.table, plan.work
-    (stages,), zeros = plan.runs, plan.no_bias
+    (rows,), zeros = plan.runs, plan.no_bias
 
     def run(a: Array, b: Array, bias: Array | None, out: Array) -> None:
         c = zeros if bias is None else bias
-        loop(stages, size, table, a, b, c, out, workspace(work, dtype))
+        loop(rows, size, table, a, b, c, out, workspace(work, dtype))
 
     return run
 
@@ -208,10 +152,10 @@ def run(plan: Plan, a: Array, b: Array, c: Array, out: Array) -> None:
         workspace(plan.work, dtype),
     )
     threads = threads_of(plan)
-    for stages in plan.runs:
+    for rows in plan.runs:
         if threads == 1:
-            _run_serial[dtype](stages, *arguments)
+            _run_serial[dtype](rows, *arguments)
         else:
-            counters = stages[:, 1].copy()
+            counters = rows[:, FIRST].copy()
             with team.turn():
-                _run_parallel[dtype](stages, counters, threads, *arguments)
+                _run_parallel[dtype](rows, counters, threads, *arguments)

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from ..geometry import Ints
 from ..memory import empty
 from .blocks import Tables
-from .driver import Plan
 from .engine import Engine
 from .kernel import Kernel
 from .simd import lanes, load, load_first, store, store_first, where_positive
+from .stages import Plan
 from .views import Layout
 
 Array = NDArray[Any]

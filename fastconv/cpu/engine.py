@@ -11,7 +11,8 @@ with ``stride``, ``before`` and ``dilation`` of the forward correlation, each (d
 correlate, ``relu``: whether 0 takes the place of results below it, as they are written. ``before``
 is the zero padding ahead of each axis, negative to crop; windows that reach past ``x`` at the other
 end see zeros there. How many windows there are is said by the extents of ``y``. Those of
-``padding.py`` move images about, and take another thing for options.
+``strided.py`` take ``dy`` and swapped filters to ``dx``, those of ``padding.py`` move images about;
+they have other options.
 """
 
 from collections.abc import Callable
@@ -19,12 +20,15 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from ..geometry import ConvGeometry
 from . import driver, team
 from .blocks import Ints
-from .driver import Plan, Run
+from .driver import Run
+from .stages import Plan
 from .views import aligned, layout
 
 Array = NDArray[Any]
+Option = Ints | bool | ConvGeometry
 
 KEPT = 256  # plans
 KEPT_NUMBERS = 2**20  # in their tables: 8 MiB for each engine
@@ -38,10 +42,10 @@ class Engine:
     """An engine, given how it makes a plan for ``(dtype, threads, *layouts, *options)``."""
 
     def __init__(self, make_plan: Callable[..., Plan]) -> None:
-        self._make_plan = make_plan
+        self.make_plan = make_plan
         self._plans: dict[tuple[Any, ...], Plan] = {}
 
-    def plan(self, a: Array, b: Array, out: Array, *options: Ints | bool) -> Plan:
+    def plan(self, a: Array, b: Array, out: Array, *options: Option) -> Plan:
         """The plan for these arrays, made when such shapes and strides are first seen."""
         key = out.dtype, a.shape, a.strides, b.shape, b.strides, out.shape, out.strides, options
         plan = self._plans.get(key)
@@ -49,7 +53,7 @@ class Engine:
             threads = team.threads()
             itemsize = out.dtype.itemsize
             views = [layout(x.shape, x.strides, itemsize) for x in (a, b, out)]
-            plan = self._make_plan(out.dtype, threads, *views, *options)
+            plan = self.make_plan(out.dtype, threads, *views, *options)
             plan.threads = threads
             numbers = [kept.table.size for kept in list(self._plans.values())]
             if len(numbers) >= KEPT or sum(numbers) + plan.table.size > KEPT_NUMBERS:
@@ -58,7 +62,7 @@ class Engine:
         return plan
 
     def __call__(
-        self, a: Array, b: Array, bias: Array | None, out: Array, *options: Ints | bool
+        self, a: Array, b: Array, bias: Array | None, out: Array, *options: Option
     ) -> None:
         """Write what the engine computes of ``a`` and ``b`` into ``out``.
 
@@ -68,7 +72,7 @@ class Engine:
         plan = self.plan(a, b, out, *options)
         driver.run(plan, a, b, plan.no_bias if bias is None else bias, out)
 
-    def repeat(self, a: Array, b: Array, out: Array, *options: Ints | bool) -> Run:
+    def repeat(self, a: Array, b: Array, out: Array, *options: Option) -> Run:
         """What a call does with such arrays, all aligned, as a function of them and a bias."""
         plan = self.plan(a, b, out, *options)
         if plan.table.size > REPEATED_NUMBERS:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from .blocks import Tables, offsets
-from .driver import Plan
 from .elementwise import OPERATIONS, PIECE
 from .engine import Engine
 from .kernel import Kernel
@@ -27,6 +26,7 @@ from .simd import (
     store_first,
     where_positive,
 )
+from .stages import Plan
 from .views import Layout, flat
 
 # Fields of `size`.

@@ -16,13 +16,13 @@ import numpy as np
 
 from ..host import L2_BYTES, VECTOR_BITS
 from .blocks import Ints, Tables, block_shape, columns, offsets, runs, spread
-from .driver import Plan
 from .engine import Engine
 from .far import is_far
 from .image import BLOCK_FIELDS, BLOCK_TABLE, IMAGE_FIELDS, PIXELS, RESULT, ImageBlocks, see_block
 from .kernel import Kernel, named
 from .packing import gather_lines, gather_panels, pack_panel, run_of, scatter_lines
 from .simd import LINE_VECTORS, element, lanes, pointer
+from .stages import Plan
 from .tile import ROWS, ROWS_OF, accumulate, accumulate_far, fills_lines
 from .views import Layout, flat_if_pointwise
 

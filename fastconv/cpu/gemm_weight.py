@@ -16,7 +16,6 @@ import numpy as np
 
 from ..host import L2_BYTES, VECTOR_BITS
 from .blocks import Ints, Tables, block_shape, offsets, runs, spread
-from .driver import Plan
 from .engine import Engine
 from .image import (
     BLOCK_FIELDS,
@@ -47,6 +46,7 @@ from .simd import (
     tile,
     zero,
 )
+from .stages import Plan
 from .views import Layout, flat_if_pointwise
 
 # Registers: 12 sums, 3 vectors of x and one of dy fill 16.

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from ..memory import empty
 from .blocks import Tables
-from .driver import Plan
 from .elementwise import OPERATIONS, PIECE
 from .engine import Engine
 from .kernel import Kernel
 from .simd import element, pointer_to, put
+from .stages import Plan
 from .views import Layout
 
 Array = NDArray[Any]

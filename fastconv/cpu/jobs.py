@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..geometry import ConvGeometry, Ints
+from ..geometry import ConvGeometry
 from ..memory import ALIGNED_BYTES, empty
 from ..repeats import Repeat
 from . import (
@@ -24,19 +24,23 @@ from . import (
     winograd_weight,
 )
 from .driver import Run
-from .engine import Engine
+from .engine import Engine, Option
+from .strided import by_phases
 from .views import grouped_image, viewer
 
 Array = NDArray[Any]
 ONES = (1, 1, 1)
 
-# The engines: for forward and grad_input, and for grad_weight.
+# The engines: for forward, for grad_input of any stride, and for grad_weight.
 _CORRELATE = {
     "depthwise": depthwise.correlate,
     "direct": direct.correlate,
     "gemm": gemm.correlate,
     "planar": planar.correlate,
     "winograd": winograd.correlate,
+}
+_GRAD_INPUT = {
+    name: by_phases(engine) for name, engine in _CORRELATE.items() if name != "depthwise"
 }
 _WEIGHT = {
     "depthwise": depthwise_weight.grad_weight,
@@ -54,7 +58,7 @@ class Job(NamedTuple):
     a: Array
     b: Array
     out: Array
-    options: tuple[Ints | bool, ...]
+    options: tuple[Option, ...]
     swapped: bool = False  # whether `a` is a view of the map's second array, and `b` of its first
 
 
@@ -132,9 +136,8 @@ def _grad_input(
             return
     if not g.is_covered:
         yield Job(fill.correlate, dy, weight, dx, (relu,))
-    for phase in g.phases:
-        options = ONES, phase.before, phase.dilation, relu
-        yield Job(_CORRELATE[algorithm], dy, swapped[phase.taps], dx[phase.place], options)
+    if g.phases:
+        yield Job(_GRAD_INPUT[algorithm], dy, swapped, dx, (g, relu))
 
 
 def repeated(jobs: Iterable[Job], a: Array, b: Array, out: Array) -> Repeat | None:

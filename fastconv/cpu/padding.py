@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .blocks import Ints, Table, Tables, block_shape, corners
-from .driver import Plan
 from .engine import Engine
 from .kernel import Kernel, device
 from .packing import copy_line
 from .simd import element, lanes, load, load_first, pointer, put, store, store_first
+from .stages import Plan
 from .views import Layout
 
 Array = NDArray[Any]

@@ -17,7 +17,6 @@ import numpy as np
 from ..host import VECTOR_BITS, VECTOR_REGISTERS
 from . import planar_lines
 from .blocks import Ints, Tables, offsets, spread
-from .driver import Plan
 from .engine import Engine
 from .kernel import Kernel, inline
 from .packing import copy_line
@@ -35,6 +34,7 @@ from .phases import (
 )
 from .planar_lines import PIECE
 from .simd import broadcast, element, fma, lanes, load, pointer, store, tile, where_positive, zero
+from .stages import Plan
 from .views import Layout
 
 # Filters to a tile at most, and vectors of pixels that go with 1, 2, 3, 4 and 6 filters: 8 to 24

@@ -14,7 +14,6 @@ import numpy as np
 
 from ..host import VECTOR_BITS, VECTOR_REGISTERS
 from .blocks import Ints, Tables, offsets, spread
-from .driver import Plan
 from .kernel import Kernel, inline, named
 from .packing import copy_line
 from .phases import (
@@ -31,6 +30,7 @@ from .phases import (
     copy_phases,
 )
 from .simd import broadcast, element, fma, lanes, load, pointer, store, tile, where_positive, zero
+from .stages import Plan
 from .views import Layout
 
 # Lines of a tile, and vectors of pixels in each.

@@ -13,7 +13,6 @@ import numpy as np
 
 from ..host import VECTOR_BITS
 from .blocks import Ints, Tables, offsets, spread
-from .driver import Plan
 from .engine import Engine
 from .kernel import Kernel, inline
 from .packing import clear, pack_line
@@ -42,6 +41,7 @@ from .simd import (
     tile,
     zero,
 )
+from .stages import Plan
 from .views import Layout
 
 # Taps that one pass over a block serves: those of a 3x3 filter, and more than the 8 sums that hide

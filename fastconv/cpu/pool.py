@@ -15,7 +15,6 @@ from numba import types
 
 from ..host import VECTOR_BITS
 from .blocks import Ints, Tables, spread
-from .driver import Plan
 from .engine import Engine
 from .kernel import Kernel, device, inline, named
 from .lane_choice import (
@@ -64,6 +63,7 @@ from .pool_lines import divisor_of, largest_in_lines, mean_of_lines, plan_lines
 from .pool_walk import LARGEST, MEAN, PLACES, WIDE, walk
 from .pool_whole import mean_of_image, plan_whole
 from .simd import element, lanes, load, pointer, pointer_to, prefetch, put, store, tile, zero
+from .stages import Plan
 from .views import Layout, lanes_merged
 
 # Windows by which reading is foreseen where channels lie side by side: layers larger than the

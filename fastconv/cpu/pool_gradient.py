@@ -17,7 +17,6 @@ import numpy as np
 
 from ..host import VECTOR_BITS
 from .blocks import Ints, Tables, spread
-from .driver import Plan
 from .engine import Engine
 from .kernel import Kernel, device, inline, named
 from .lane_choice import carry, divide, moved, where_same
@@ -58,6 +57,7 @@ from .pool_once import plan_once
 from .pool_walk import MEAN, PLACES, WIDE, ahead, walk
 from .pool_whole import gradient_of_image, plan_whole
 from .simd import element, lanes, load, pointer, store, tile
+from .stages import Plan
 from .views import Layout, lanes_merged
 
 # Where the fields of the second stage begin, if there are two: after those of the first, which

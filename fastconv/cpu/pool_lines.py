@@ -14,13 +14,13 @@ import numpy as np
 
 from ..host import VECTOR_BITS
 from .blocks import Ints, Table, Tables
-from .driver import Plan
 from .kernel import Kernel, inline
 from .lane_choice import divide, largest, lowest
 from .line_walk import line_walker, writer_of
 from .lines import IMAGE_FIELDS, LINES, ImageLines, are_neighbours, goes_far, line_tasks
 from .pool_blocks import ONES, PIECE, Windows
 from .simd import load_or, zero
+from .stages import Plan
 from .views import Layout
 
 # Fields of `size` after those of the lines: what sums are divided by.

@@ -10,7 +10,6 @@ import numpy as np
 
 from ..host import VECTOR_BITS
 from .blocks import Tables
-from .driver import Plan
 from .kernel import Kernel, inline
 from .lane_choice import carry, where_same
 from .pool import go_through
@@ -30,6 +29,7 @@ from .pool_blocks import (
 from .pool_boxes import box_of, channels_at, offset, own_pitches, part_of
 from .pool_walk import PLACES, WIDE, walk
 from .simd import element, lanes, load, pointer, store, tile
+from .stages import Plan
 from .views import Layout
 
 

@@ -13,11 +13,11 @@ import numpy as np
 
 from ..host import L1_BYTES, VECTOR_BITS
 from .blocks import Tables, offsets
-from .driver import Plan
 from .kernel import Kernel
 from .lane_choice import divide
 from .pool_blocks import PIECE, Windows
 from .simd import element, lanes, load, pointer, store, zero
+from .stages import Plan
 from .views import Layout
 
 # Pixels that join the sums at a time.

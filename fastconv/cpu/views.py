@@ -23,6 +23,16 @@ def layout(shape: Ints, byte_strides: Ints, itemsize: int) -> Layout:
     return Layout(shape, tuple([stride // itemsize for stride in byte_strides]))
 
 
+def part_of(whole: Layout, spatial: Sequence[slice]) -> tuple[Layout, int]:
+    """Layout of ``array[..., *spatial]``, and where in the array it begins."""
+    ranges = [range(n)[one] for n, one in zip(whole.shape[3:], spatial, strict=True)]
+    strides = whole.strides[3:]
+    steps = [one.step * stride for one, stride in zip(ranges, strides, strict=True)]
+    start = sum([one.start * stride for one, stride in zip(ranges, strides, strict=True)])
+    shape = *whole.shape[:3], *map(len, ranges)
+    return Layout(shape, (*whole.strides[:3], *steps)), start
+
+
 def grouped_image(array: NDArray[Any], grouped: Ints, g: ConvGeometry) -> NDArray[Any]:
     """View of an image as the caller has it, or such a view, of this shape (N, G, C/G, D, H, W)."""
     if array.ndim == 6:

@@ -19,11 +19,11 @@ import numpy as np
 
 from ..host import L2_BYTES, L3_BYTES, VECTOR_BITS
 from .blocks import Ints, Table, Tables, columns, offsets, spread
-from .driver import Plan
 from .engine import Engine
 from .kernel import Kernel, device
 from .packing import pack_lane_box, pack_lanes, unpack_lanes
 from .simd import element, lanes, load_first, pointer, store, zero
+from .stages import Plan
 from .tile import NARROW_BYTES, ROWS, ROWS_OF, STEPS, accumulate
 from .transforms import OUTPUTS, POINTS, TAPS, four_outputs, image, three_taps, transform
 from .views import Layout

@@ -18,11 +18,11 @@ import numpy as np
 
 from ..host import L2_BYTES, VECTOR_BITS
 from .blocks import Ints, Tables, columns, offsets, spread
-from .driver import Plan
 from .engine import Engine
 from .kernel import Kernel
 from .packing import pack_lane_box, unpack_lanes
 from .simd import lanes, load, pointer, store, zero
+from .stages import Plan
 from .tile import ROWS, ROWS_OF, accumulate
 from .transforms import OUTPUTS, POINTS, TAPS, four_taps, three_outputs, transform
 from .views import Layout
