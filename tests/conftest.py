@@ -7,8 +7,13 @@ import pytest
 from .dtypes import BFLOAT16, FLOAT16, NEEDS_ML_DTYPES
 
 
+def pytest_collection_modifyitems(items):
+    """What waits for the simulator's tests goes last."""
+    items.sort(key=lambda item: item.name == "test_cuda_backend_in_the_simulator")
+
+
 def pytest_collection_finish(session):
-    """Begin the simulator's tests at once, beside those that stand before it."""
+    """Begin the simulator's tests at once, beside all others."""
     beside = len(session.items) > 100 and (os.cpu_count() or 1) > 1
     installed = importlib.util.find_spec("numba_cuda") and importlib.util.find_spec("greenlet")
     if beside and installed and not session.config.option.collectonly:
