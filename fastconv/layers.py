@@ -20,9 +20,10 @@ from .functional import conv, conv_backward
 from .geometry import Ints
 from .layer import Layer, check_device
 from .maps import Gradients
-from .padding import check_mode
+from .padding import check_mode, check_signs
 from .plan import check_precision
 from .transposed import conv_transpose, conv_transpose_backward
+from .transposed_geometry import check_output_padding
 
 Array = NDArray[Any]
 
@@ -242,7 +243,7 @@ class _Conv(_Layer):
     ------
     TypeError, ValueError
         If a number is not an integer or out of range, groups do not divide the channels, a name is
-        none of those above, or a dtype is not served.
+        none of those above, a dtype is not served, or no image could go through such a layer.
 
     Examples
     --------
@@ -282,6 +283,8 @@ class _Conv(_Layer):
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups
         )
         check_mode(padding_mode)
+        if not isinstance(self.padding, str):
+            check_signs(padding_mode, self.padding)
         self.padding_mode = padding_mode
         self._draw_filters(bias, dtype, rng)
 
@@ -336,7 +339,7 @@ class _ConvTranspose(_Layer):
     ------
     TypeError, ValueError
         If a number is not an integer or out of range, groups do not divide the channels, a name is
-        none of those above, or a dtype is not served.
+        none of those above, a dtype is not served, or no image could go through such a layer.
 
     Examples
     --------
@@ -375,6 +378,7 @@ class _ConvTranspose(_Layer):
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups
         )
         self.output_padding = per_axis("output_padding", output_padding, self.ndim, 0)
+        check_output_padding(self.output_padding, self.stride, self.padding, self.dilation)
         self._draw_filters(bias, dtype, rng)
 
     def forward(self, x: Array, output_shape: PerAxis | None = None) -> Array:

@@ -22,15 +22,19 @@ def check_mode(mode: str) -> None:
         raise ValueError(f"padding_mode must be one of {', '.join(MODES)}, got {mode!r}")
 
 
+def check_signs(mode: str, pairs: Pairs, image: str = "") -> None:
+    """Raise ValueError if there are negative numbers where padding shows pixels of ``image``."""
+    if mode != "zeros" and min(map(min, pairs)) < 0:
+        raise ValueError(
+            f'padding must not be negative with padding_mode="{mode}", got {pairs}{image}'
+        )
+
+
 def check_pairs(mode: str, pairs: Pairs, extents: Ints, name: str) -> None:
     """Raise ValueError unless the image called ``name`` has pixels for so much padding."""
     if mode == "zeros":
         return
-    if min(map(min, pairs)) < 0:
-        raise ValueError(
-            f'padding must not be negative with padding_mode="{mode}", got {pairs} for {name} of'
-            f" extents {extents}"
-        )
+    check_signs(mode, pairs, f" for {name} of extents {extents}")
     most = [n - 1 if mode == "reflect" else n for n in extents]
     if mode != "replicate" and any(max(pair) > n for pair, n in zip(pairs, most, strict=True)):
         rule = "less than" if mode == "reflect" else "at most"

@@ -196,6 +196,16 @@ def _docstring(template: str, family: str, ndim: int) -> str:
     return template.format(**words, **filled)
 
 
+def _check_call(
+    name: str, signature: inspect.Signature, args: tuple[object, ...], kwargs: dict[str, object]
+) -> None:
+    """Raise TypeError under the public name if arguments are missing, too many or unknown."""
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise TypeError(f"{name}() {error}") from None
+
+
 def ranks(
     function: Callable[Concatenate[int, P], R],
 ) -> tuple[Callable[P, R], Callable[P, R], Callable[P, R]]:
@@ -208,7 +218,11 @@ def ranks(
     def ranked(ndim: int) -> Callable[P, R]:
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            return function(ndim, *args, **kwargs)
+            try:
+                return function(ndim, *args, **kwargs)
+            except TypeError:
+                _check_call(call.__name__, rest, args, kwargs)
+                raise
 
         call.__name__ = call.__qualname__ = f"{family}{ndim}d{name.removeprefix(family)}"
         call.__doc__ = _docstring(inspect.cleandoc(function.__doc__ or ""), family, ndim)

@@ -60,6 +60,20 @@ def transposed_geometry(
     return replace(geometry, output=three_axes(x_shape[2:], 1))
 
 
+def check_output_padding(
+    output_padding: Ints, stride: Ints, padding: PaddingForm, dilation: Ints
+) -> None:
+    """Raise ValueError if it can go with no image."""
+    for extra, s, d in zip(output_padding, stride, dilation, strict=True):
+        if extra >= max(s, d):
+            raise ValueError(
+                "output_padding must be smaller than stride or dilation along every axis, got"
+                f" {output_padding} with stride {stride} and dilation {dilation}"
+            )
+    if padding == "same" and any(output_padding):
+        raise ValueError(f'output_padding must be 0 with padding="same", got {output_padding}')
+
+
 def _transposed_extents(
     extents: Ints,
     kernel: Ints,
@@ -70,16 +84,9 @@ def _transposed_extents(
     output_shape: Ints | None,
 ) -> Ints:
     """Spatial extents of the result of a transposed convolution."""
-    for extra, s, d in zip(output_padding, stride, dilation, strict=True):
-        if extra >= max(s, d):
-            raise ValueError(
-                "output_padding must be smaller than stride or dilation along every axis, got"
-                f" {output_padding} with stride {stride} and dilation {dilation}"
-            )
+    check_output_padding(output_padding, stride, padding, dilation)
     pairs = ((0, 0),) * len(extents) if isinstance(padding, str) else padding
     if padding == "same":
-        if any(output_padding):
-            raise ValueError(f'output_padding must be 0 with padding="same", got {output_padding}')
         smallest = tuple([(n - 1) * s + 1 for n, s in zip(extents, stride, strict=True)])
         result = tuple([n * s for n, s in zip(extents, stride, strict=True)])
     else:

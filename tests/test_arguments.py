@@ -265,6 +265,23 @@ def test_dtype_of_layers():
         fastconv.explain(X.shape, W.shape, backend=["cpu"])
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: fastconv.conv2d(X), "conv2d() missing a required argument: 'weight'"),
+        (lambda: fastconv.conv1d(*11 * (X,)), "conv1d() too many positional arguments"),
+        (
+            lambda: fastconv.conv_transpose3d_backward(X, X, X, strides=2),
+            "conv_transpose3d_backward() got an unexpected keyword argument 'strides'",
+        ),
+        (lambda: fastconv.max_pool2d(), "max_pool2d() missing a required argument: 'x'"),
+    ],
+)
+def test_calls_that_do_not_fit_are_refused_by_their_public_name(call, message):
+    with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
+        call()
+
+
 def test_integers_of_every_kind_are_taken():
     expected = fastconv.conv2d(X, W, None, 2, 1)
     for stride in (np.int8(2), [2, 2], np.array([2, 2]), np.array(2)):
