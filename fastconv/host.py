@@ -4,6 +4,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numba.core.registry import cpu_target
 
 KIB = 1024
@@ -44,6 +45,7 @@ def _cache_bytes(level: int, default: int, folder: Path = CACHES) -> int:
 
 
 VECTOR_BITS = _vector_bits(_features())
+
 # Whether such vectors pass through the processor in two halves, so that a core multiplies and adds
 # one in a cycle and not two.
 VECTOR_HALVES = VECTOR_BITS == 512 and _codegen()._get_host_cpu_name() == "znver4"
@@ -58,3 +60,8 @@ L2_BYTES = _cache_bytes(2, 1024 * KIB) // 2
 # cache (``cpu/far.py``) took 0.25 to 0.95 of the time there, though it would hold them.
 MOST_L3_BYTES = 32 * 1024 * KIB
 L3_BYTES = min(_cache_bytes(3, MOST_L3_BYTES), MOST_L3_BYTES)
+
+
+def lanes_of(dtype: np.dtype[Any]) -> int:
+    """Numbers in a vector."""
+    return VECTOR_BITS // 8 // dtype.itemsize

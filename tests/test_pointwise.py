@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import fastconv
+from fastconv import host
 from fastconv.cpu import direct_weight
 from fastconv.cpu.jobs import jobs_of
 from fastconv.geometry import conv_geometry
@@ -63,7 +64,7 @@ def test_gradient_of_rows_of_pixels(x_shape, filters, stride, padding, dtype, rn
 
 @pytest.mark.parametrize(("filters", "channels", "swapped"), [(24, 96, True), (96, 24, False)])
 def test_lanes_are_those_that_fill_more(filters, channels, swapped, monkeypatch):
-    monkeypatch.setattr(direct_weight, "VECTOR_BITS", 512)
+    monkeypatch.setattr(host, "VECTOR_BITS", 512)
     monkeypatch.setattr(direct_weight, "ROWS_OF", {4: 6, 3: 6, 2: 6, 1: 6})
     shape = (1, filters, channels, 1, 1, 1)
     assert direct_weight.fills_more_swapped(shape, np.dtype(np.float32)) is swapped

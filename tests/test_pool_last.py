@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import fastconv
+from fastconv import host
 from fastconv.cpu import pool_lines
 from fastconv.cpu.pool_blocks import ONES, Windows
 from fastconv.cpu.views import Layout
@@ -128,7 +129,7 @@ def test_lines_of_every_width(taps, stride, padding, rng):
 def test_which_windows_are_taken_by_line(
     taps, stride, outputs, channels, divisor, by_line, monkeypatch
 ):
-    monkeypatch.setattr(pool_lines, "VECTOR_BITS", 256)
+    monkeypatch.setattr(host, "VECTOR_BITS", 256)
     extent = (outputs - 1) * stride + taps
     x = Layout((1, channels, 1, 1, extent, extent), (0, 1, 1, 0, extent * channels, channels))
     y = Layout((1, channels, 1, 1, outputs, outputs), (0, 1, 1, 0, outputs * channels, channels))

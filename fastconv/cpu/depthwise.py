@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..host import VECTOR_BITS
+from ..host import lanes_of
 from . import depthwise_last
 from .blocks import Ints, Tables, offsets, runs, spread
 from .engine import Engine
@@ -166,7 +166,7 @@ def correlate(
     ``spacing`` puts that many pixels less one, all zero, between those of ``x`` along each axis;
     ``before`` counts pixels of the result.
     """
-    width = VECTOR_BITS // 8 // dtype.itemsize
+    width = lanes_of(dtype)
     if are_neighbours(x, w, y, width):
         how = stride, before, dilation, relu, spacing
         return depthwise_last.make_plan(dtype, threads, x, w, y, *how)

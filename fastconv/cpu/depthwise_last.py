@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..host import VECTOR_BITS
+from ..host import lanes_of
 from .blocks import Ints, Tables, runs
 from .groups import pack_group_filter
 from .kernel import Kernel, inline
@@ -136,7 +136,7 @@ def make_plan(
     spacing: Ints,
 ) -> Plan:
     """Plan a correlation of groups that ``lines.are_neighbours``."""
-    width = VECTOR_BITS // 8 // dtype.itemsize
+    width = lanes_of(dtype)
     tables = Tables()
     pitch = 1 + prod(w.shape[3:])
     far = goes_far(y, dtype, prod(w.shape[3:]))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..host import VECTOR_BITS
+from ..host import lanes_of
 from .blocks import Ints, Tables, runs
 from .kernel import Kernel, device, inline
 from .line_walk import line_walker
@@ -145,7 +145,7 @@ def make_plan(
     dilation: Ints,
 ) -> Plan:
     """Plan a gradient of the filters of groups that ``lines.are_neighbours``."""
-    width = VECTOR_BITS // 8 // dtype.itemsize
+    width = lanes_of(dtype)
     tables = Tables()
     depth = prod(dw.shape[3:])
     image = ImageLines(tables, x, dw, dy, stride, before, dilation, (1, 1, 1), depth, width)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..host import VECTOR_BITS
+from ..host import lanes_of
 from . import depthwise_last_weight
 from .blocks import Ints, Tables, offsets, runs, spread
 from .engine import Engine
@@ -164,7 +164,7 @@ def grad_weight(
     dilation: Ints,
 ) -> Plan:
     """Plan a gradient of the filters."""
-    width = VECTOR_BITS // 8 // dtype.itemsize
+    width = lanes_of(dtype)
     if are_neighbours(x, dw, dy, width):
         return depthwise_last_weight.make_plan(dtype, threads, dy, x, dw, stride, before, dilation)
     groups, filters, channels, *taps = dw.shape

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..host import L2_BYTES, L3_BYTES, VECTOR_BITS
+from ..host import L2_BYTES, L3_BYTES, lanes_of
 from .blocks import Ints, Table, Tables, block_shape, columns, line_block, offsets, runs, spread
 from .engine import Engine
 from .far import is_far
@@ -212,7 +212,7 @@ def correlate(
     relu: bool = False,
 ) -> Plan:
     """Plan a correlation."""
-    width = VECTOR_BITS // 8 // dtype.itemsize
+    width = lanes_of(dtype)
     groups, filters, channels, *taps = w.shape
     x, y = flat_if_pointwise(x, y, taps, stride, before)
     depth = channels * prod(taps)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..host import L2_BYTES, VECTOR_BITS
+from ..host import L2_BYTES, VECTOR_BITS, lanes_of
 from .blocks import Ints, Tables, block_shape, columns, offsets, runs, spread, vectors
 from .engine import Engine
 from .image import BLOCK_FIELDS, BLOCK_TABLE, IMAGE_FIELDS, PIXELS, RESULT, ImageBlocks, see_block
@@ -197,7 +197,7 @@ def fills_more_swapped(shape: Ints, dtype: np.dtype[Any]) -> bool:
     time. Of the same work the one with fewer lanes took 0.9 to 1.0.
     """
     _, filters, channels, *_ = shape
-    width = VECTOR_BITS // 8 // dtype.itemsize
+    width = lanes_of(dtype)
 
     def work(lanes: int, rows: int) -> float:
         cols = columns(lanes, width, ROWS_OF)
@@ -218,7 +218,7 @@ def grad_weight(
     dilation: Ints,
 ) -> Plan:
     """Plan a gradient of the filters."""
-    width = VECTOR_BITS // 8 // dtype.itemsize
+    width = lanes_of(dtype)
     groups, filters, channels, *extents = dw.shape
     taps = prod(extents)
     pixels = (dy.shape[0], *dy.shape[3:])

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..host import L2_BYTES, VECTOR_BITS
+from ..host import L2_BYTES, lanes_of
 from .blocks import Ints, Tables, block_shape, columns, offsets, runs, spread
 from .engine import Engine
 from .far import is_far
@@ -193,7 +193,7 @@ def correlate(
 ) -> Plan:
     """Plan a correlation."""
     x, y = flat_if_pointwise(x, y, w.shape[3:], stride, before)
-    width = VECTOR_BITS // 8 // dtype.itemsize
+    width = lanes_of(dtype)
     groups, filters, channels, *taps = w.shape
     depth = channels * prod(taps)
     pixels = (y.shape[0], *y.shape[3:])

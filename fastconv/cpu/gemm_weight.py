@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..host import L2_BYTES, VECTOR_BITS
+from ..host import L2_BYTES, lanes_of
 from .blocks import Ints, Tables, block_shape, offsets, runs, spread
 from .engine import Engine
 from .image import (
@@ -234,7 +234,7 @@ def grad_weight(
 ) -> Plan:
     """Plan a gradient of the filters."""
     x, dy = flat_if_pointwise(x, dy, dw.shape[3:], stride, before)
-    width = VECTOR_BITS // 8 // dtype.itemsize
+    width = lanes_of(dtype)
     groups, filters, channels, *extents = dw.shape
     taps = prod(extents)
     pixels = (dy.shape[0], *dy.shape[3:])

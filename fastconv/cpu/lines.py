@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..host import VECTOR_BITS, VECTOR_HALVES
+from ..host import VECTOR_BITS, VECTOR_HALVES, lanes_of
 from .blocks import Ints, Table, Tables, corners, offsets
 from .far import is_far
 from .simd import LINE_VECTORS
@@ -69,7 +69,7 @@ def are_neighbours(x: Layout, w: Layout, y: Layout, width: int) -> bool:
 
 def goes_far(y: Layout, dtype: np.dtype[Any], depth: int) -> bool:
     """Whether a result of such sums is ``far``, and its cache lines are whole vectors of groups."""
-    line = LINE_VECTORS * VECTOR_BITS // 8 // dtype.itemsize
+    line = LINE_VECTORS * lanes_of(dtype)
     distances = y.shape[1], y.strides[0], *y.strides[3:]
     return FAR_RESULTS and all(d % line == 0 for d in distances) and is_far(y, dtype, depth)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..host import VECTOR_BITS, VECTOR_REGISTERS
+from ..host import VECTOR_REGISTERS, lanes_of
 from . import planar_lines
 from .blocks import Ints, Tables, offsets, spread
 from .engine import Engine
@@ -154,7 +154,7 @@ def correlate(
     """Plan a correlation."""
     if planar_lines.serves(w, y, stride, dilation):
         return planar_lines.make_plan(dtype, threads, x, w, y, stride, before, dilation, relu)
-    width = VECTOR_BITS // 8 // dtype.itemsize
+    width = lanes_of(dtype)
     groups, filters, channels, *taps = w.shape
     pixels = (y.shape[0], *y.shape[3:])
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..host import VECTOR_BITS, VECTOR_REGISTERS
+from ..host import VECTOR_REGISTERS, lanes_of
 from .blocks import Ints, Tables, offsets, spread
 from .kernel import Kernel, inline, named
 from .packing import copy_line
@@ -187,7 +187,7 @@ def make_plan(
     relu: bool,
 ) -> Plan:
     """Plan a correlation that this ``serves``."""
-    width = VECTOR_BITS // 8 // dtype.itemsize
+    width = lanes_of(dtype)
     groups, _, channels, planes, down, across = w.shape
     batch, _, _, depth, lines, cols = y.shape
     image, of_group, filter_, plane, line, col = y.strides

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..host import VECTOR_BITS
+from ..host import lanes_of
 from .blocks import Ints, Tables, offsets, spread
 from .engine import Engine
 from .kernel import Kernel, inline
@@ -164,7 +164,7 @@ def grad_weight(
     dilation: Ints,
 ) -> Plan:
     """Plan a gradient of the filters."""
-    width = VECTOR_BITS // 8 // dtype.itemsize
+    width = lanes_of(dtype)
     groups, filters, channels, *taps = dw.shape
     depth = channels * prod(taps)
     pixels = (dy.shape[0], *dy.shape[3:])

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from ..host import VECTOR_BITS
+from ..host import lanes_of
 from .blocks import Ints, Tables, spread
 from .engine import Engine
 from .kernel import Kernel, device, inline, named
@@ -279,7 +279,7 @@ def max_pool(
     ``indices`` is an array of 64-bit integers in the guise of the dtype, of the shape of ``y``, or
     empty if they are not wanted.
     """
-    width = VECTOR_BITS // 8 // dtype.itemsize
+    width = lanes_of(dtype)
     indexed = indices.shape == y.shape
     x, *results = lanes_merged(x, y, *[indices] * indexed)
     windows = Windows(x.shape[3:], y.shape[3:], kernel, stride, before, dilation)
@@ -316,7 +316,7 @@ def avg_pool(
     padded: Ints,
 ) -> Plan:
     """Plan average pooling; whether the padding counts is ``padded``, (1,) or (0,)."""
-    width = VECTOR_BITS // 8 // dtype.itemsize
+    width = lanes_of(dtype)
     x, y = lanes_merged(x, y)
     windows = Windows(x.shape[3:], y.shape[3:], kernel, stride, before, ONES)
     plan = plan_whole(dtype, threads, mean_of_image, x, y, windows)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..host import L2_BYTES, VECTOR_BITS
+from ..host import L2_BYTES, lanes_of
 from .blocks import Ints, Table, Tables, block_shape, corners, offsets
 from .views import Layout
 
@@ -188,7 +188,7 @@ class PoolBlocks:
         threads: int,
         by_pixels: bool = False,
     ) -> None:
-        width = VECTOR_BITS // 8 // dtype.itemsize
+        width = lanes_of(dtype)
         batch, channels = image.shape[:2]
         near = [layout.strides[1] == 1 for layout in (image, result)]
         room = L2_BYTES // 2 // (width * dtype.itemsize)

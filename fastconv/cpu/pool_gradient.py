@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..host import VECTOR_BITS
+from ..host import lanes_of
 from .blocks import Ints, Tables, spread
 from .engine import Engine
 from .kernel import Kernel, device, inline, named
@@ -192,7 +192,7 @@ def max_pool_grad_input(
     dilation: Ints,
 ) -> Plan:
     """Plan the gradient of max pooling."""
-    width = VECTOR_BITS // 8 // dtype.itemsize
+    width = lanes_of(dtype)
     x, dx, dy = lanes_merged(x, dx, dy)
     windows = Windows(x.shape[3:], dy.shape[3:], kernel, stride, before, dilation)
     windows, [x, dx], [dy], _ = in_strips(windows, width, [x, dx], [dy])
@@ -233,7 +233,7 @@ def avg_pool_grad_input(
     padded: Ints,
 ) -> Plan:
     """Plan the gradient of average pooling; ``padded`` is that of ``avg_pool``."""
-    width = VECTOR_BITS // 8 // dtype.itemsize
+    width = lanes_of(dtype)
     dx, dy = lanes_merged(dx, dy)
     windows = Windows(dx.shape[3:], dy.shape[3:], kernel, stride, before, ONES)
     plan = plan_whole(dtype, threads, gradient_of_image, dx, dy, windows)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..host import VECTOR_BITS
+from ..host import lanes_of
 from .blocks import Ints, Table, Tables
 from .kernel import Kernel, inline
 from .lane_choice import divide, largest, lowest
@@ -130,7 +130,7 @@ def plan_lines(
 
     ``windows`` are those of ``y`` on ``x``, with ``spacing - 1`` zeros between the pixels of that.
     """
-    width = VECTOR_BITS // 8 // dtype.itemsize
+    width = lanes_of(dtype)
     taps = prod(windows.kernel)
     filters = Layout((x.shape[1], 1, 1, *windows.kernel), (0,) * 6)
     near = are_neighbours(x, filters, y, width)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..host import VECTOR_BITS
+from ..host import lanes_of
 from .blocks import Tables
 from .kernel import Kernel, inline
 from .lane_choice import carry, where_same
@@ -76,7 +76,7 @@ def plan_once(
     dtype: np.dtype[Any], threads: int, x: Layout, dy: Layout, dx: Layout, windows: Windows
 ) -> Plan | None:
     """The plan, if this is how the gradient can be had."""
-    width = VECTOR_BITS // 8 // dtype.itemsize
+    width = lanes_of(dtype)
     near = x.strides[1] == dy.strides[1] == 1 and x.shape[1] % width == 0
     if not (windows.once and near and x.strides == dx.strides):
         return None

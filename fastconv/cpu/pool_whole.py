@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..host import L1_BYTES, VECTOR_BITS
+from ..host import L1_BYTES, VECTOR_BITS, lanes_of
 from .blocks import Tables, offsets
 from .kernel import Kernel
 from .lane_choice import divide
@@ -82,7 +82,7 @@ def plan_whole(
     windows: Windows,
 ) -> Plan | None:
     """Plan means or their gradient; None if windows are not images of up to PIECE pixels."""
-    width = VECTOR_BITS // 8 // dtype.itemsize
+    width = lanes_of(dtype)
     batch, channels = image.shape[:2]
     pixels = prod(windows.extents)
     near = image.strides[1] == means.strides[1] == 1 and channels >= width

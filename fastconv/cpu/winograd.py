@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..host import L2_BYTES, L3_BYTES, VECTOR_BITS
+from ..host import L2_BYTES, L3_BYTES, lanes_of
 from .blocks import Ints, Table, Tables, columns, offsets, spread
 from .engine import Engine
 from .kernel import Kernel, device
@@ -344,7 +344,7 @@ def correlate(
     relu: bool = False,
 ) -> Plan:
     """Plan a correlation with Tx3x3 filters, of stride and dilation 1."""
-    width = VECTOR_BITS // 8 // dtype.itemsize
+    width = lanes_of(dtype)
     groups, filters, channels, planes = w.shape[:4]
     pixels = (y.shape[0], *y.shape[3:])
     whole = ceil(channels / width) * width

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..host import L2_BYTES, VECTOR_BITS
+from ..host import L2_BYTES, lanes_of
 from .blocks import Ints, Tables, columns, offsets, spread
 from .engine import Engine
 from .kernel import Kernel
@@ -251,7 +251,7 @@ def grad_weight(
     dilation: Ints,
 ) -> Plan:
     """Plan a gradient of Tx3x3 filters, of stride and dilation 1."""
-    width = VECTOR_BITS // 8 // dtype.itemsize
+    width = lanes_of(dtype)
     groups, filters, channels, planes = dw.shape[:4]
     pixels = (dy.shape[0], *dy.shape[3:])
     depth = planes * ceil(channels / width) * width

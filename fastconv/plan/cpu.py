@@ -17,7 +17,7 @@ import numba
 import numpy as np
 
 from ..geometry import ConvGeometry
-from ..host import L3_BYTES, VECTOR_BITS
+from ..host import L3_BYTES, VECTOR_BITS, lanes_of
 from . import Choice
 
 ALGORITHMS = ("auto", "depthwise", "direct", "gemm", "planar", "winograd", "reference")
@@ -101,7 +101,7 @@ def _not_for_winograd(g: ConvGeometry) -> str | None:
 
 
 def _best(map_name: str, g: ConvGeometry, dtype: np.dtype[Any]) -> Choice:
-    lanes = VECTOR_BITS // 8 // dtype.itemsize
+    lanes = lanes_of(dtype)
     channels, filters = g.in_channels // g.groups, g.out_channels // g.groups
     across = channels if map_name == "grad_input" else filters
     if channels * filters <= FEW and prod(g.kernel) <= MANY_TAPS and g.groups >= 3 * lanes / 4:
