@@ -97,7 +97,7 @@ def columns(channels: int, width: int, choice: Iterable[int]) -> int:
     return min(choice, key=lambda cols: vectors(channels, width, cols))
 
 
-def spread(pitch: int, width: int) -> int:
+def odd_pitch(pitch: int, width: int) -> int:
     """Round a distance up to an odd number of vectors.
 
     Walking an array in steps of a power of two hits the same few sets of a cache over and over.

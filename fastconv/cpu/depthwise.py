@@ -14,7 +14,7 @@ import numpy as np
 
 from ..host import lanes_of
 from . import depthwise_last
-from .blocks import Ints, Tables, offsets, runs, spread
+from .blocks import Ints, Tables, odd_pitch, offsets, runs
 from .engine import Engine
 from .groups import (
     BLOCK_FIELDS,
@@ -186,7 +186,7 @@ def correlate(
     blocks = len(copy.blocks)
     # The last pixels of a block read and write past it.
     seen = (copy.vectors + MOST * stride[2]) * width
-    slot = spread(seen + (copy.lines * copy.line + MOST) * width, width)
+    slot = odd_pitch(seen + (copy.lines * copy.line + MOST) * width, width)
     slots = vectors * filters * (depth + 1) * width
 
     tables = Tables()

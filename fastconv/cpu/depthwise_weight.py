@@ -13,7 +13,7 @@ import numpy as np
 
 from ..host import lanes_of
 from . import depthwise_last_weight
-from .blocks import Ints, Tables, offsets, runs, spread
+from .blocks import Ints, Tables, odd_pitch, offsets, runs
 from .engine import Engine
 from .groups import (
     BLOCK_FIELDS,
@@ -184,7 +184,7 @@ def grad_weight(
     shares = min(ceil(TASKS / vectors), blocks)
     slots = vectors * shares * filters * depth * width
     seen = copy.vectors * width
-    slot = spread(seen + copy.lines * copy.line * width, width)
+    slot = odd_pitch(seen + copy.lines * copy.line * width, width)
 
     tables = Tables()
     w_offsets = offsets((channels, *taps), dw.strides[2:])

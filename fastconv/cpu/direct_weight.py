@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..host import L2_BYTES, VECTOR_BITS, lanes_of
-from .blocks import Ints, Tables, block_shape, columns, offsets, runs, spread, vectors
+from .blocks import Ints, Tables, block_shape, columns, odd_pitch, offsets, runs, vectors
 from .engine import Engine
 from .image import BLOCK_FIELDS, BLOCK_TABLE, IMAGE_FIELDS, PIXELS, RESULT, ImageBlocks, see_block
 from .kernel import Kernel
@@ -269,12 +269,11 @@ def grad_weight(
     y_runs = runs(y_offsets, dy.strides[5])
     few = filters <= FEW or chunk * taps <= FEW
     in_place = few and dy.strides[2] == 1 and filters % row == 0 and len(y_runs) == 2
-    block_table = tables.add(image.blocks)
     slots = wholes * shares * sums
     panel = prod(block) * row
-    slot = spread(panel + image.slab + width, width)
+    slot = odd_pitch(panel + image.slab + width, width)
     size = (
-        *image.fields(block_table),
+        *image.fields(tables),
         filters,
         channels,
         chunk,

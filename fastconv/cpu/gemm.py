@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..host import L2_BYTES, lanes_of
-from .blocks import Ints, Tables, block_shape, columns, offsets, runs, spread
+from .blocks import Ints, Tables, block_shape, columns, odd_pitch, offsets, runs
 from .engine import Engine
 from .far import is_far
 from .image import BLOCK_FIELDS, BLOCK_TABLE, IMAGE_FIELDS, PIXELS, RESULT, ImageBlocks, see_block
@@ -214,7 +214,6 @@ def correlate(
     shares = min(ceil(filters / CHUNK), ceil(4 * threads / (groups * blocks)))
 
     tables = Tables()
-    block_table = tables.add(image.blocks)
     # Filters that are neighbours, their channels cache lines apart, as those of grad_input: packed,
     # 1x1 layers with 1024 channels took 0.6 to 0.7 of the time, with 64 to 512 0.8 to 1.0.
     line = LINE_VECTORS * width
@@ -233,9 +232,9 @@ def correlate(
     packed = together * panel
     sums = CHUNK * row
     slots = groups * pieces * piece
-    slot = spread(packed + sums + image.slab + width, width)
+    slot = odd_pitch(packed + sums + image.slab + width, width)
     size = (
-        *image.fields(block_table),
+        *image.fields(tables),
         filters,
         channels,
         depth,

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..host import L2_BYTES, lanes_of
-from .blocks import Ints, Tables, block_shape, offsets, runs, spread
+from .blocks import Ints, Tables, block_shape, odd_pitch, offsets, runs
 from .engine import Engine
 from .image import (
     BLOCK_FIELDS,
@@ -255,15 +255,14 @@ def grad_weight(
     shares = min(ceil(TASKS / wholes), blocks)
 
     tables = Tables()
-    block_table = tables.add(image.blocks)
     y_offsets = offsets(block, (dy.strides[0], *dy.strides[3:]))
     in_line = not image.padded and image.step == dy.strides[5] == 1 and block[:3] == (1, 1, 1)
-    pitch = spread(prod(block), width)
+    pitch = odd_pitch(prod(block), width)
     sums = ceil(most * chunk * taps / width) * width
     slots = wholes * shares * sums
-    slot = spread(rows * pitch + image.slab + width, width)
+    slot = odd_pitch(rows * pitch + image.slab + width, width)
     size = (
-        *image.fields(block_table),
+        *image.fields(tables),
         filters,
         parts,
         channels,

@@ -9,7 +9,7 @@ from math import prod
 
 import numpy as np
 
-from .blocks import Ints, Table, corners, offsets, spread
+from .blocks import Ints, Table, Tables, corners, odd_pitch, offsets
 from .kernel import once
 from .packing import pack_image, pack_pixels
 from .simd import element, pointer
@@ -109,18 +109,18 @@ class ImageBlocks:
         rows[:, RESULT] = first @ np.array((y.strides[0], *y.strides[3:]))
         return rows
 
-    def fields(self, block_table: int) -> Ints:
-        """The first IMAGE_FIELDS of ``size``, given where the blocks' rows begin in the table."""
-        return (*self._fields, block_table)
+    def fields(self, tables: Tables) -> Ints:
+        """The first IMAGE_FIELDS of ``size``; adds the blocks' rows to the tables."""
+        return (*self._fields, tables.add(self.blocks))
 
 
 def _pitch(channels: int, box: list[int], channels_last: bool, width: int) -> Ints:
     """Strides (n, c, d, h, w) of a packed block, its channels neighbours where they are in x."""
     if channels_last:
-        pixel = channels if channels < width else spread(channels, width)
-        image = spread(prod(box) * pixel, width)
+        pixel = channels if channels < width else odd_pitch(channels, width)
+        image = odd_pitch(prod(box) * pixel, width)
         return (image, 1, box[1] * box[2] * pixel, box[2] * pixel, pixel)
-    channel = spread(prod(box), width)
+    channel = odd_pitch(prod(box), width)
     return (channels * channel, channel, box[1] * box[2], box[2], 1)
 
 

@@ -403,7 +403,6 @@ def scatter_lines(source, pitch, count, table, offsets, run, step, begin, end, t
             else:
                 copy_line(pointer(line, i * pitch), 1, length, pointer(place, i * distance), step)
         at += length
-    return run
 
 
 @once

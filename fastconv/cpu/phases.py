@@ -12,7 +12,7 @@ of no window; with narrow images a vector spans several lines.
 import numpy as np
 
 from ..host import L2_BYTES
-from .blocks import Ints, Table, block_shape, corners
+from .blocks import Ints, Table, Tables, block_shape, corners
 from .kernel import device
 from .packing import clear, inside, pack_line
 from .simd import lanes, load, pointer, rolled, square_tile, store, transpose
@@ -101,9 +101,9 @@ class PhaseCopy:
         rows[:, RESULT] = first @ np.array((y.strides[0], *y.strides[3:]))
         return rows
 
-    def fields(self, block_table: int) -> Ints:
-        """The first COPY_FIELDS of ``size``, given where the blocks' rows begin in the table."""
-        return (*self._fields, block_table)
+    def fields(self, tables: Tables) -> Ints:
+        """The first COPY_FIELDS of ``size``; adds the blocks' rows to the tables."""
+        return (*self._fields, tables.add(self.blocks))
 
 
 def cached_copy(

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..host import VECTOR_REGISTERS, lanes_of
 from . import planar_lines
-from .blocks import Ints, Tables, offsets, spread
+from .blocks import Ints, Tables, odd_pitch, offsets
 from .engine import Engine
 from .kernel import Kernel, inline
 from .packing import copy_line
@@ -162,13 +162,12 @@ def correlate(
         x, y, tuple(taps), stride, before, dilation, dtype.itemsize, least=4 * threads
     )
     # The last tile of a plane reads and writes past the pixels.
-    sums = spread(copy.block[2] * copy.line + WIDE * width, width)
-    slot = spread(MOST * sums + copy.size + WIDE * width, width)
+    sums = odd_pitch(copy.block[2] * copy.line + WIDE * width, width)
+    slot = odd_pitch(MOST * sums + copy.size + WIDE * width, width)
 
     tables = Tables()
-    block_table = tables.add(copy.blocks)
     size = (
-        *copy.fields(block_table),
+        *copy.fields(tables),
         filters,
         channels * prod(taps),
         len(copy.blocks),

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..host import VECTOR_REGISTERS, lanes_of
-from .blocks import Ints, Tables, offsets, spread
+from .blocks import Ints, Tables, odd_pitch, offsets
 from .kernel import Kernel, inline, named
 from .packing import copy_line
 from .phases import (
@@ -203,15 +203,14 @@ def make_plan(
         x, rows, seen, steps, before, dilation, dtype.itemsize, least=4 * threads, each=LINES
     )
     # The last tile of a line reads and writes past the pixels.
-    sums = spread(copy.block[3] + COLS * width, width)
-    slot = spread(LINES * sums + copy.size + COLS * width, width)
+    sums = odd_pitch(copy.block[3] + COLS * width, width)
+    slot = odd_pitch(LINES * sums + copy.size + COLS * width, width)
 
     tables = Tables()
-    block_table = tables.add(copy.blocks)
     group, _, of_channel, of_plane, of_line, of_col = w.strides
     by_line = offsets((down, channels, planes, across), (of_line, of_channel, of_plane, of_col))
     size = (
-        *copy.fields(block_table),
+        *copy.fields(tables),
         channels * planes * across,
         down,
         PIECE // (channels * planes * across),

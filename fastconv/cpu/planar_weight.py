@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..host import lanes_of
-from .blocks import Ints, Tables, offsets, spread
+from .blocks import Ints, Tables, odd_pitch, offsets
 from .engine import Engine
 from .kernel import Kernel, inline
 from .packing import clear, pack_line
@@ -172,15 +172,14 @@ def grad_weight(
     copy = cached_copy(x, dy, tuple(taps), stride, before, dilation, dtype.itemsize)
     blocks = len(copy.blocks)
     shares = min(ceil(TASKS / groups), blocks)
-    slots = spread(groups * shares * filters * depth, width)
+    slots = odd_pitch(groups * shares * filters * depth, width)
     _, planes, rows, cols = copy.block
-    lines = spread(planes * rows * ceil(cols / width) * width, width)
-    slot = spread(lines + copy.size + width, width)
+    lines = odd_pitch(planes * rows * ceil(cols / width) * width, width)
+    slot = odd_pitch(lines + copy.size + width, width)
 
     tables = Tables()
-    block_table = tables.add(copy.blocks)
     size = (
-        *copy.fields(block_table),
+        *copy.fields(tables),
         filters,
         depth,
         blocks,

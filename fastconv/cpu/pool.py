@@ -14,7 +14,7 @@ import numpy as np
 from numba import types
 
 from ..host import lanes_of
-from .blocks import Ints, Tables, spread
+from .blocks import Ints, Tables, odd_pitch
 from .engine import Engine
 from .kernel import Kernel, device, inline, named
 from .lane_choice import (
@@ -289,9 +289,9 @@ def max_pool(
     windows, [x], results, strips = in_strips(windows, width, [x], results)
     blocks = PoolBlocks(x, results[0], windows, dtype, threads)
     tables = Tables()
-    packed = spread(blocks.pixels, width)
-    found = packed + spread(blocks.windows * blocks.vectors, width)
-    slot = found + spread(blocks.windows * blocks.vectors, width)
+    packed = odd_pitch(blocks.pixels, width)
+    found = packed + odd_pitch(blocks.windows * blocks.vectors, width)
+    slot = found + odd_pitch(blocks.windows * blocks.vectors, width)
     steps = [stride * dtype.itemsize // 8 for stride in results[-1].strides]
     size = (
         *blocks.fields(tables),
@@ -328,8 +328,8 @@ def avg_pool(
     windows, [x], [y], _ = in_strips(windows, width, [x], [y])
     blocks = PoolBlocks(x, y, windows, dtype, threads)
     tables = Tables()
-    packed = spread(blocks.pixels, width)
-    slot = packed + spread(blocks.windows, width)
+    packed = odd_pitch(blocks.pixels, width)
+    slot = packed + odd_pitch(blocks.windows, width)
     fields = blocks.fields(tables, windows.sizes(after, bool(padded[0])))
     stages = [(BLOCK[MEAN, blocks.far], blocks.tasks)]
     size = (*fields, packed, 0, 0, slot, 0)

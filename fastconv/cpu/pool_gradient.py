@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..host import lanes_of
-from .blocks import Ints, Tables, spread
+from .blocks import Ints, Tables, odd_pitch
 from .engine import Engine
 from .kernel import Kernel, device, inline, named
 from .lane_choice import carry, divide, moved, where_same
@@ -203,11 +203,11 @@ def max_pool_grad_input(
     blocks = PoolBlocks(dx, dy, windows, dtype, threads, by_pixels=True)
     tables = Tables()
     # Indices go to where all are kept by way of a slot, if their vector is not full.
-    results, packed = spread(find.pixels, width), spread(blocks.pixels, width)
-    found = results + spread(find.windows * find.vectors, width)
-    indices = packed + spread(blocks.windows, width)
-    slot = max(found + spread(find.windows, width), indices + spread(blocks.windows, width))
-    slots = spread(prod(dy.shape[:2]) * prod(windows.outputs), width)
+    results, packed = odd_pitch(find.pixels, width), odd_pitch(blocks.pixels, width)
+    found = results + odd_pitch(find.windows * find.vectors, width)
+    indices = packed + odd_pitch(blocks.windows, width)
+    slot = max(found + odd_pitch(find.windows, width), indices + odd_pitch(blocks.windows, width))
+    slots = odd_pitch(prod(dy.shape[:2]) * prod(windows.outputs), width)
     size = (
         *find.fields(tables),
         *(results, found, slots, slot, 1, 0),
@@ -246,8 +246,8 @@ def avg_pool_grad_input(
     windows, [dx], [dy], _ = in_strips(windows, width, [dx], [dy])
     blocks = PoolBlocks(dx, dy, windows, dtype, threads, by_pixels=True)
     tables = Tables()
-    packed = spread(blocks.pixels, width)
-    slot = packed + spread(blocks.windows, width)
+    packed = odd_pitch(blocks.pixels, width)
+    slot = packed + odd_pitch(blocks.windows, width)
     fields = blocks.fields(tables, windows.sizes(after, bool(padded[0])))
     stages = [(GRADIENT[MEAN, blocks.far], blocks.tasks)]
     size = (*fields, packed, 0, 0, slot)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..host import L2_BYTES, L3_BYTES, lanes_of
-from .blocks import Ints, Table, Tables, columns, offsets, spread
+from .blocks import Ints, Table, Tables, columns, odd_pitch, offsets
 from .engine import Engine
 from .kernel import Kernel, device
 from .packing import pack_lane_box, pack_lanes, unpack_lanes
@@ -357,7 +357,7 @@ def correlate(
     # An odd number of vectors from point to point: a filter's 36 points would share one set of each
     # cache otherwise, with 512 channels. 24 maps took 0.97 of the time; with tiles and products
     # so as well, 24 maps 0.96.
-    pitch = spread(depth * row, width)
+    pitch = odd_pitch(depth * row, width)
 
     # The transformed tiles of a block and their products fill the second-level cache. But
     # where the filters do not fit there as well, every block reads them from further away:
@@ -385,7 +385,7 @@ def correlate(
 
     tables = Tables()
     line_table = tables.add(lines)
-    seen_pitch, sums_pitch = spread(tiles * depth, width), spread(tiles * row, width)
+    seen_pitch, sums_pitch = odd_pitch(tiles * depth, width), odd_pitch(tiles * row, width)
     seen = points * seen_pitch
     # Narrow panels read a block's tiles so often that those of one point should stay in a cache
     # while all panels pass over them, as long as the products take no more room than the tiles:
@@ -395,12 +395,12 @@ def correlate(
     together = min(ceil(panels / shares), max(depth // row, 1)) if narrow and not own else 1
     if own:
         span = min(span, STEPS)  # as `accumulate` cuts sums: results are the same to the bit
-        pitch = spread(span * row, width)
+        pitch = odd_pitch(span * row, width)
     slots = 0 if own else groups * panels * points * pitch
     sums = together * points * sums_pitch
     line_buffer = POINTS * (per_line * OUTPUTS + TAPS - 1) * width
     used = seen + sums + line_buffer
-    slot = spread(used + own * points * pitch, width)
+    slot = odd_pitch(used + own * points * pitch, width)
     size = (
         filters,
         channels,

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..host import L2_BYTES, lanes_of
-from .blocks import Ints, Tables, columns, offsets, spread
+from .blocks import Ints, Tables, columns, odd_pitch, offsets
 from .engine import Engine
 from .kernel import Kernel
 from .packing import pack_lane_box, unpack_lanes
@@ -260,7 +260,7 @@ def grad_weight(
     panels = ceil(filters / row)
     points = POINTS * POINTS
     # An odd number of vectors from point to point, as in winograd.py: 0.85 to 0.98 of the time.
-    sums = points * spread(ceil(planes * channels / ROWS) * ROWS * row, width)
+    sums = points * odd_pitch(ceil(planes * channels / ROWS) * ROWS * row, width)
 
     # The transformed tiles of a block fill the second-level cache; but where the sums do not
     # fit there, more tiles must make it worth reading and writing them.
@@ -289,10 +289,10 @@ def grad_weight(
     tables = Tables()
     line_table = tables.add(lines)
     slots = groups * panels * shares * sums
-    seen_pitch, taps_pitch = spread(tiles * depth, width), spread(tiles * row, width)
+    seen_pitch, taps_pitch = odd_pitch(tiles * depth, width), odd_pitch(tiles * row, width)
     seen, taps = points * seen_pitch, points * taps_pitch
     line_buffer = POINTS * (per_line * OUTPUTS + TAPS - 1) * width
-    slot = spread(seen + taps + line_buffer + points * width, width)
+    slot = odd_pitch(seen + taps + line_buffer + points * width, width)
     size = (
         filters,
         channels,
