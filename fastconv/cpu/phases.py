@@ -114,7 +114,7 @@ def cached_copy(
     before: Ints,
     dilation: Ints,
     itemsize: int,
-    least: int = 1,
+    least: int,
     each: int = 1,
 ) -> PhaseCopy:
     """The copy of the largest blocks that leaves room in the second-level cache.
@@ -122,10 +122,10 @@ def cached_copy(
     It shares that with what it is made of and what becomes of it. There should be ``least`` blocks
     of all groups together; ``each`` is how many pixels are computed for one of ``y``.
     """
-    for room in (16384, 8192, 4096, 2048, 1024):
+    for room in (65536, 32768, 16384, 8192, 4096, 2048, 1024):
         block = block_shape((1, *y.shape[3:]), room // each)
         copy = PhaseCopy(x, y, taps, stride, before, dilation, block)
-        cached = copy.size * itemsize <= L2_BYTES // 4
+        cached = copy.size * itemsize <= L2_BYTES // 2
         if cached and x.shape[1] * len(copy.blocks) >= least:
             break
     return copy

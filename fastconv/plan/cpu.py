@@ -53,6 +53,11 @@ PRODUCTS = 24
 SHORT_SUM = 256
 LONG_LINE = 48
 
+# Pixels in a line for which the gradient of as many filters as there are lanes takes "planar", of
+# fewer in proportion. With vectors of 16 and lines of 8 to 112 pixels, 3x3 and 5x5, it took 0.2 to
+# 1.05 of the time of "direct" below that number, above it 0.9 to 3; of 8, 0.15 to 1 and 0.6 to 4.
+FULL_LINE = 64
+
 # Vectors of channels from which on it does not, if they are narrow: "direct" took 0.7 to 0.9 of the
 # time of "planar" for those 1-D layers, 0.9 to 1.2 times for images with 12 to 32 filters.
 MOST_VECTORS = inf if WIDE else 4
@@ -106,9 +111,7 @@ def _best(map_name: str, g: ConvGeometry, dtype: np.dtype[Any]) -> Choice:
     across = channels if map_name == "grad_input" else filters
     if channels * filters <= FEW and prod(g.kernel) <= MANY_TAPS and g.groups >= 3 * lanes / 4:
         return Choice("depthwise", f"{g.groups} groups of {channels} to {filters} fill the lanes")
-    # For the gradient of 5 and more filters over short lines "direct" took 0.5 to 0.9 of the time.
-    short = map_name == "grad_weight" and g.output[2] < LONG_LINE
-    if across <= lanes / 4 or (across < FILLED * lanes and not short):
+    if _are_few(map_name, g, across, lanes):
         return Choice("planar", f"with {across} to a group, channels would not fill {lanes} lanes")
     if _not_for_winograd(g) is None and dtype == np.float32:
         winograd, direct = _winograd_time(map_name, g), _direct_time(g)
@@ -132,6 +135,17 @@ def _best(map_name: str, g: ConvGeometry, dtype: np.dtype[Any]) -> Choice:
     if depth <= SHORT_SUM and width >= LONG_LINE and few and (unit or not wide):
         return Choice("planar", f"sums of {depth} products are short, lines of {width} long")
     return Choice("direct", f"with {across} to a group, channels fill vectors of {lanes} lanes")
+
+
+def _are_few(map_name: str, g: ConvGeometry, across: int, lanes: int) -> bool:
+    """Whether so many channels leave more lanes empty than the ends of lines do."""
+    if map_name != "grad_weight":
+        return across < FILLED * lanes
+    line = g.output[2]
+    if g.kernel[1] > 1 and g.stride[1] == g.dilation[1] == 1:  # lines of taps share what they load
+        return across < max(lanes * min(FILLED, line / FULL_LINE), 2)
+    # For 5 and more filters over short lines "direct" took 0.5 to 0.9 of the time.
+    return across <= lanes / 4 or (across < FILLED * lanes and line >= LONG_LINE)
 
 
 def _reads_more(g: ConvGeometry, dtype: np.dtype[Any]) -> bool:
