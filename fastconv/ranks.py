@@ -203,7 +203,8 @@ def _check_call(
     try:
         signature.bind(*args, **kwargs)
     except TypeError as error:
-        raise TypeError(f"{name}() {error}") from None
+        what = f"got {error}" if str(error).startswith("multiple") else error
+        raise TypeError(f"{name}() {what}") from None
 
 
 def ranks(

@@ -1,7 +1,7 @@
 """Plans that are kept between calls."""
 
 from fastconv import repeats
-from fastconv.cpu import jobs
+from fastconv.cpu import fill, jobs
 
 
 def forget_plans():
@@ -9,4 +9,5 @@ def forget_plans():
     for engines in (jobs._CORRELATE, jobs._GRAD_INPUT, jobs._WEIGHT):
         for engine in engines.values():
             engine._plans.clear()
+    fill.correlate._plans.clear()
     repeats._known.clear()

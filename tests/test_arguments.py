@@ -274,6 +274,7 @@ def test_dtype_of_layers():
             lambda: fastconv.conv_transpose3d_backward(X, X, X, strides=2),
             "conv_transpose3d_backward() got an unexpected keyword argument 'strides'",
         ),
+        (lambda: fastconv.conv2d(X, X, x=X), "conv2d() got multiple values for argument 'x'"),
         (lambda: fastconv.max_pool2d(), "max_pool2d() missing a required argument: 'x'"),
     ],
 )

@@ -13,46 +13,23 @@ from .plans import forget_plans
 pytestmark = pytest.mark.usefixtures("plans_anew")
 
 # Phases of one block, which pack their own filters, beside others of two; some pixels that no tap
-# reaches; a single phase; fewer pixels than the stride; images for several tasks to a phase.
+# reaches; fewer pixels than the stride; images for several tasks to a phase; many phases alike; an
+# axis of one pixel; three axes.
 CASES = [
     ((1, 24, 47, 33), (40, 24, 3, 3), {"stride": 2, "padding": 1}),
     ((2, 6, 15, 14), (9, 6, 2, 1), {"stride": (3, 2)}),
-    ((2, 6, 15, 14), (9, 6, 3, 2), {"stride": 2, "dilation": 2}),
+    ((2, 6, 15, 14), (9, 6, 3, 2), {"stride": 2, "dilation": (2, 1)}),
     ((3, 4, 1, 5), (6, 2, 3, 3), {"stride": 4, "padding": 2, "groups": 2}),
     ((6, 17, 21, 20), (33, 17, 5, 4), {"stride": (2, 3), "padding": (2, 1)}),
+    ((2, 3, 32, 41), (20, 3, 8, 8), {"stride": 8, "padding": (0, 4)}),
+    ((2, 4, 1, 9), (5, 4, 1, 3), {"stride": (2**40 - 1, 2)}),
+    ((2, 3, 6, 9, 8), (4, 3, 3, 2, 3), {"stride": (2, 1, 3), "padding": 1}),
 ]
 
 
-@pytest.fixture(params=CASES, ids=lambda case: "x".join(map(str, case[0])))
-def gradient(request, rng):
-    """A function of the algorithm, and what the formula says."""
-    x_shape, w_shape, options = request.param
-    x, w = data(rng, x_shape, "f4"), data(rng, w_shape, "f4")
-    dy = data(rng, fastconv.conv2d(x, w, **options).shape, "f4")
-
-    def call(algorithm):
-        out = np.full(x_shape, np.nan, "f4")
-        return fastconv.conv2d_grad_input(dy, w, x_shape, out=out, algorithm=algorithm, **options)
-
-    exact = fastconv.conv2d_grad_input(
-        dy.astype("f8"), w.astype("f8"), x_shape, algorithm="reference", **options
-    )
-    return call, exact
-
-
-@pytest.mark.parametrize("algorithm", ["direct", "gemm", "planar"])
-def test_beside_each_other_and_one_after_the_other(gradient, algorithm, monkeypatch):
-    call, exact = gradient
-    beside = call(algorithm)
-    np.testing.assert_allclose(beside, exact, rtol=1e-4, atol=1e-4)
-    for module, name, value in [(strided, "JOINED_BYTES", 0), (stages, "INTERRUPTIBLE", 20_000)]:
-        with monkeypatch.context() as patch:
-            patch.setattr(module, name, value)
-            forget_plans()
-            np.testing.assert_array_equal(call(algorithm), beside)
-
-
-def test_phases_are_one_job(rng, monkeypatch):
+@pytest.fixture
+def plans(monkeypatch):
+    """The plans that are run."""
     plans, run = [], driver.run
 
     def spy(plan, *arrays):
@@ -60,17 +37,91 @@ def test_phases_are_one_job(rng, monkeypatch):
         run(plan, *arrays)
 
     monkeypatch.setattr(driver, "run", spy)
+    return plans
+
+
+def last(array):
+    return np.ascontiguousarray(np.moveaxis(array, 1, -1))
+
+
+@pytest.mark.parametrize("algorithm", ["direct", "gemm", "planar"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "x".join(map(str, case[0])))
+def test_side_by_side_and_in_batches(case, algorithm, plans, rng, monkeypatch):
+    x_shape, w_shape, options = case
+    ndim = len(x_shape) - 2
+    conv, grad_input = (getattr(fastconv, f"conv{ndim}d{end}") for end in ("", "_grad_input"))
+    x, w = data(rng, x_shape, "f4"), data(rng, w_shape, "f4")
+    dy = data(rng, conv(x, w, **options).shape, "f4")
+    doubles = dy.astype("f8"), w.astype("f8")
+    exact = grad_input(*doubles, x_shape, algorithm="reference", **options)
+
+    def gradient():
+        out = np.full((*x_shape[:-1], x_shape[-1] + 3), np.nan, "f4")
+        grad_input(dy, w, x_shape, out=out[..., :-3], algorithm=algorithm, **options)
+        assert np.isnan(out[..., -3:]).all()
+        return out[..., :-3]
+
+    expected = gradient()
+    np.testing.assert_allclose(expected, exact, rtol=1e-4, atol=1e-4)
+    plan = plans[-1]
+    for module, name, value in [
+        (strided, "JOINED_BYTES", 4 * (plan.work - 1)),
+        (strided, "JOINED_BYTES", 0),
+        (stages, "INTERRUPTIBLE", plan.operations // 3),
+    ]:
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, value)
+            forget_plans()
+            np.testing.assert_array_equal(gradient(), expected)
+        other = plans[-1]
+        if module is stages:
+            several = any(tasks.last > 1 for stage in plan.stages for tasks in stage)
+            assert (len(other.runs) > 1) is several
+        elif len(plan.stages[-1]) > 1:
+            assert len(other.stages) > len(plan.stages)
+            assert other.work < plan.work
+        if value == 0:
+            assert all(len(stage) == 1 for stage in other.stages)
+    like = {"data_format": "channels_last", "algorithm": algorithm, **options}
+    channels_last = grad_input(last(dy), w, last(x).shape, **like)
+    np.testing.assert_allclose(channels_last, last(exact), rtol=1e-4, atol=1e-4)
+
+
+def test_bias_and_activation(rng):
+    x, w = data(rng, (3, 20, 9, 8), "f4"), data(rng, (20, 7, 4, 3), "f4")
+    bias, options = data(rng, 7, "f4"), {"stride": 2, "padding": 1}
+    y = fastconv.conv_transpose2d(x, w, bias, activation="relu", **options)
+    plain = fastconv.conv_transpose2d(x.astype("f8"), w.astype("f8"), **options)
+    expected = np.maximum(plain + bias[:, None, None], 0)
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_phases_are_one_job(plans, rng):
     dy, w = data(rng, (4, 40, 8, 8), "f4"), data(rng, (40, 30, 4, 4), "f4")
     fastconv.conv_transpose2d(dy, w, stride=2, padding=1)
     (plan,) = plans
-    *_, last = plan.stages
-    assert len(last) == 4
+    assert [len(stage) for stage in plan.stages] == [4, 4]
+
+
+def test_phases_that_are_alike_share_what_kernels_read(plans, rng):
+    dy, w = data(rng, (4, 40, 8, 8), "f4"), data(rng, (40, 3, 8, 8), "f4")
+    fastconv.conv_transpose2d(dy, w, stride=8)
+    (plan,) = plans
+    assert len(plan.stages[-1]) == 64
+    assert len({tasks.size for tasks in plan.stages[-1]}) == 1
 
 
 def test_part_of_a_layout():
-    array = np.arange(2 * 3 * 4 * 5 * 6 * 7).reshape(2, 3, 4, 5, 6, 7)
     spatial = slice(4, None, -2), slice(1, None, 3), slice(None)
+    array = np.arange(2 * 3 * 4 * 5 * 6 * 7).reshape(2, 3, 4, 5, 6, 7)
     part, start = part_of(Layout(array.shape, tuple(s // 8 for s in array.strides)), spatial)
     view = array[..., *spatial]
     assert part == Layout(view.shape, tuple(s // 8 for s in view.strides))
     assert start == view.flat[0]
+
+
+def test_part_of_one_pixel_has_no_step():
+    whole = Layout((1, 1, 1, 2, 3, 4), (24, 24, 24, 12, 4, 1))
+    part, start = part_of(whole, (slice(1, None, 2**62), slice(None), slice(3, None, 5)))
+    assert part == Layout((1, 1, 1, 1, 3, 1), (24, 24, 24, 0, 4, 0))
+    assert start == 15

@@ -31,11 +31,11 @@ Array = NDArray[Any]
 Option = Ints | bool | ConvGeometry
 
 KEPT = 256  # plans
-KEPT_NUMBERS = 2**20  # in their tables: 8 MiB for each engine
+KEPT_NUMBERS = 2**20  # of theirs: 8 MiB for each engine
 
-# Numbers in the tables of a plan that ``repeat`` keeps as well, 32 KiB: of 1024 calls that are
+# Numbers of a plan that ``repeat`` keeps as well, 64 KiB: of 1024 calls that are
 # known (``repeats.KEPT``) most have less. Others are looked up here, for which their work makes up.
-REPEATED_NUMBERS = 4096
+REPEATED_NUMBERS = 8192
 
 
 class Engine:
@@ -55,8 +55,8 @@ class Engine:
             views = [layout(x.shape, x.strides, itemsize) for x in (a, b, out)]
             plan = self.make_plan(out.dtype, threads, *views, *options)
             plan.threads = threads
-            numbers = [kept.table.size for kept in list(self._plans.values())]
-            if len(numbers) >= KEPT or sum(numbers) + plan.table.size > KEPT_NUMBERS:
+            numbers = [kept.numbers for kept in list(self._plans.values())]
+            if len(numbers) >= KEPT or sum(numbers) + plan.numbers > KEPT_NUMBERS:
                 self._plans.clear()
             self._plans[key] = plan
         return plan
@@ -75,7 +75,7 @@ class Engine:
     def repeat(self, a: Array, b: Array, out: Array, *options: Option) -> Run:
         """What a call does with such arrays, all aligned, as a function of them and a bias."""
         plan = self.plan(a, b, out, *options)
-        if plan.table.size > REPEATED_NUMBERS:
+        if plan.numbers > REPEATED_NUMBERS:
             return lambda a, b, bias, out: self(a, b, bias, out, *options)
         if driver.is_small(plan):
             return driver.small_run(plan, out.dtype)

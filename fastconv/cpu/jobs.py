@@ -113,7 +113,7 @@ def _grad_weight(dy: Array, x: Array, dw: Array, g: ConvGeometry, algorithm: str
 def _grad_input(
     dy: Array, weight: Array, dx: Array, g: ConvGeometry, algorithm: str, biased: bool, relu: bool
 ) -> Iterator[Job]:
-    """Correlations of stride 1 with flipped filters, their two channel axes swapped."""
+    """A gradient of any stride; filters have their two channel axes swapped."""
     if prod(g.output) == 0:
         yield Job(fill.correlate, dy, weight, dx, (relu,))
         return

@@ -54,6 +54,8 @@ class PhaseCopy:
     ) -> None:
         self.block = block
         channels = x.shape[2]
+        # A single window has no next one; phases as many as its stride would take all memory.
+        stride = tuple([s if n > 1 else 1 for s, n in zip(stride, y.shape[3:], strict=True)])
         reach = [(r - 1) * d + 1 for r, d in zip(taps, dilation, strict=True)]
         planes = (block[1] - 1) * stride[0] + reach[0]
         lines = block[2] + (reach[1] - 1) // stride[1]

@@ -4,7 +4,7 @@ A job is a list of *stages*, each a number of tasks of a kernel, or of several k
 a stage begins when the one before has ended. ``driver.py`` runs them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import Any, NamedTuple
 
@@ -45,7 +45,7 @@ class Plan:
     ----------
     dtype
         Of the arrays.
-    stages : (kernel, number of tasks) of each
+    kernels : (kernel, number of tasks) of each stage
     size, tables
         What the kernels read of the problem: numbers, and offset tables.
     work : int
@@ -69,74 +69,112 @@ class Plan:
     def __init__(
         self,
         dtype: np.dtype[Any],
-        stages: Sequence[tuple[Kernel, int]],
+        kernels: Sequence[tuple[Kernel, int]],
         size: Ints,
         tables: Tables,
         work: int,
         operations: int,
         biases: int = 1,
     ) -> None:
-        self.stages = [[Tasks(kernel.address(dtype), 0, tasks)] for kernel, tasks in stages]
+        self.stages = [[Tasks(kernel.address(dtype), 0, tasks)] for kernel, tasks in kernels]
         self.size = np.array(size, np.int64)
         self.table = tables.joined()
         self.work = work
         self.operations = operations
         self.no_bias = np.zeros(biases, dtype)
-        self.runs = _runs(self.stages, operations)
+        self.runs = _runs([(self.stages, operations)])
 
-    @classmethod
-    def joined(cls, parts: Sequence[tuple["Plan", int, int]], most_work: int) -> "Plan":
-        """One plan for all parts, which share ``a``, the bias and a dtype.
-
-        With the plan of each come the offsets of its own ``b`` and ``out`` in those of all. They
-        are done side by side, the last stage of all together as are those before, if they take no
-        more than ``most_work`` numbers of scratch memory; otherwise one after the other.
-        """
-        plans = [plan for plan, _, _ in parts]
-        line = LINE // plans[0].no_bias.itemsize
-        spaces = [-(-plan.work // line) * line for plan in plans]
-        beside = sum(spaces) <= most_work
-        most = max(len(plan.stages) for plan in plans)
-        stages: list[list[Tasks]] = [[]] * most if beside else []
-        size = table = work = 0
-        for (plan, b, out), space in zip(parts, spaces, strict=True):
-            starts = {"size": size, "table": table, "b": b, "out": out, "work": work}
-            own = [[tasks._replace(**starts) for tasks in stage] for stage in plan.stages]
-            if beside:
-                own = [[]] * (most - len(own)) + own
-                stages = [before + more for before, more in zip(stages, own, strict=True)]
-                work += space
-            else:
-                stages += own
-            size, table = size + plan.size.size, table + plan.table.size
-        joined = copy(plans[0])
-        joined.stages = stages
-        joined.size = np.concatenate([plan.size for plan in plans])
-        joined.table = np.concatenate([plan.table for plan in plans])
-        joined.work = sum(spaces) if beside else max(spaces)
-        joined.operations = sum(plan.operations for plan in plans)
-        joined.runs = _runs(stages, joined.operations)
-        return joined
+    @property
+    def numbers(self) -> int:
+        """How many it keeps."""
+        return sum(array.size for array in (self.size, self.table, *self.runs))
 
 
-def _runs(stages: Sequence[Sequence[Tasks]], operations: int) -> list[Table]:
-    """Rows of what is run without a look at signals.
+class Part(NamedTuple):
+    """A plan that becomes a part of another, and where in that one's arrays its own begin."""
 
-    That is all stages, unless they are so many operations that each is cut.
+    plan: Plan
+    b: int
+    out: int
+
+    @property
+    def space(self) -> int:
+        """Numbers of scratch memory, to the end of a cache line."""
+        line = LINE // self.plan.no_bias.itemsize
+        return -(-self.plan.work // line) * line
+
+
+def joined(parts: Sequence[Part], most_work: int) -> Plan:
+    """One plan for all parts, of which several may share one; all have ``a``, bias and dtype.
+
+    As many as take no more than ``most_work`` numbers of scratch memory are done side by side.
     """
-    parts = -(-operations // INTERRUPTIBLE)
-    if parts <= 1:
-        return [_rows(stages)]
-    runs = []
-    for stage in stages:
-        for part in range(parts):
-            ends = [(part * each.last // parts, (part + 1) * each.last // parts) for each in stage]
-            some = [
-                each._replace(first=first, last=last)
-                for each, (first, last) in zip(stage, ends, strict=True)
-                if first < last
+    plans = {id(part.plan): part.plan for part in parts}
+    begins, size, table = {}, 0, 0
+    for key, plan in plans.items():
+        begins[key] = size, table
+        size, table = size + plan.size.size, table + plan.table.size
+    batches: list[list[Part]] = []
+    room = 0
+    for part in parts:
+        if not batches or part.space > room:
+            batches.append([])
+            room = most_work
+        batches[-1].append(part)
+        room -= part.space
+    jobs = [
+        (_side_by_side(batch, begins), sum(part.plan.operations for part in batch))
+        for batch in batches
+    ]
+    whole = copy(parts[0].plan)
+    whole.size = np.concatenate([plan.size for plan in plans.values()])
+    whole.table = np.concatenate([plan.table for plan in plans.values()])
+    whole.work = max(sum(part.space for part in batch) for batch in batches)
+    whole.operations = sum(operations for _, operations in jobs)
+    whole.stages = [stage for stages, _ in jobs for stage in stages]
+    whole.runs = _runs(jobs)
+    return whole
+
+
+def _side_by_side(
+    parts: Sequence[Part], begins: Mapping[int, tuple[int, int]]
+) -> list[list[Tasks]]:
+    """Stages of all parts: the last ones together, and so those before."""
+    from_end: list[list[Tasks]] = []
+    work = 0
+    for part in parts:
+        size, table = begins[id(part.plan)]
+        for i, stage in enumerate(reversed(part.plan.stages)):
+            if i == len(from_end):
+                from_end.append([])
+            from_end[i] += [
+                tasks._replace(size=size, table=table, b=part.b, out=part.out, work=work)
+                for tasks in stage
             ]
-            runs += [_rows([some])] if some else []
+        work += part.space
+    return from_end[::-1]
+
+
+def _runs(jobs: Sequence[tuple[Sequence[Sequence[Tasks]], int]]) -> list[Table]:
+    """Rows of what is run without a look at signals, for stages and their operations.
+
+    That is all of them, unless they are so many operations that stages are cut.
+    """
+    if sum(operations for _, operations in jobs) <= INTERRUPTIBLE:
+        return [_rows([stage for stages, _ in jobs for stage in stages])]
+    runs = []
+    for stages, operations in jobs:
+        parts = -(-operations // INTERRUPTIBLE)
+        for stage in stages:
+            for part in range(parts):
+                cut = [
+                    each._replace(
+                        first=part * each.last // parts, last=(part + 1) * each.last // parts
+                    )
+                    for each in stage
+                ]
+                some = [each for each in cut if each.first < each.last]
+                runs += [_rows([some])] if some else []
     return runs
 
 

@@ -26,9 +26,10 @@ def layout(shape: Ints, byte_strides: Ints, itemsize: int) -> Layout:
 def part_of(whole: Layout, spatial: Sequence[slice]) -> tuple[Layout, int]:
     """Layout of ``array[..., *spatial]``, and where in the array it begins."""
     ranges = [range(n)[one] for n, one in zip(whole.shape[3:], spatial, strict=True)]
-    strides = whole.strides[3:]
-    steps = [one.step * stride for one, stride in zip(ranges, strides, strict=True)]
-    start = sum([one.start * stride for one, stride in zip(ranges, strides, strict=True)])
+    axes = list(zip(ranges, whole.strides[3:], strict=True))
+    # To no second element there is no step, which could be too long for 64 bits.
+    steps = [one.step * stride if len(one) > 1 else 0 for one, stride in axes]
+    start = sum([one.start * stride for one, stride in axes])
     shape = *whole.shape[:3], *map(len, ranges)
     return Layout(shape, (*whole.strides[:3], *steps)), start
 
