@@ -2,7 +2,7 @@
 
 Each phase is a part of the pixels of ``dx``, correlated with a part of the taps: see
 ``ConvGeometry.phases``. Side by side, threads that have done their share of one go on with the
-next, and read filters which those before have brought into a cache.
+next: a layer has one beginning and one end at which some wait for others, not one for each phase.
 """
 
 from typing import Any
