@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-import fastconv
 from fastconv.cpu import phases
 from fastconv.cpu.planar_weight import LINE, TILES, _cycles
 
 from . import reference
 from .cases import assert_close, data
 from .plans import forget_plans
+from .test_maps import function
 
 pytestmark = pytest.mark.usefixtures("plans_anew")
 
@@ -33,8 +33,8 @@ CASES = [
 
 def grad_weight(dy, x, shape, options):
     dw = np.full(shape, np.nan, x.dtype)
-    function = getattr(fastconv, f"conv{x.ndim - 2}d_grad_weight")
-    return function(dy, x, shape, algorithm="planar", out=dw, **options)
+    gradient = function("conv_grad_weight", x.ndim - 2)
+    return gradient(dy, x, shape, algorithm="planar", out=dw, **options)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}-{case[1]}")

@@ -74,7 +74,8 @@ print(host.VECTOR_BITS, host.VECTOR_REGISTERS)
     ("cpu", "features", "expected"),
     [
         ("haswell", "+avx,+avx2,+fma,+sse4.2", "256 16"),
-        ("x86-64", "+sse2", "128 16"),  # nor does it multiply and add at once
+        ("sandybridge", "+avx,+sse4.2", "256 16"),
+        ("x86-64", "+sse2", "128 16"),
     ],
 )
 @pytest.mark.skipif("x86_64" not in os.uname().machine, reason="names x86 processors")

@@ -9,6 +9,8 @@ from fastconv.cpu.views import Layout, part_of
 
 from .cases import data
 from .plans import forget_plans
+from .test_channels_last import last
+from .test_maps import function
 
 pytestmark = pytest.mark.usefixtures("plans_anew")
 
@@ -40,16 +42,12 @@ def plans(monkeypatch):
     return plans
 
 
-def last(array):
-    return np.ascontiguousarray(np.moveaxis(array, 1, -1))
-
-
 @pytest.mark.parametrize("algorithm", ["direct", "gemm", "planar"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "x".join(map(str, case[0])))
 def test_side_by_side_and_in_batches(case, algorithm, plans, rng, monkeypatch):
     x_shape, w_shape, options = case
     ndim = len(x_shape) - 2
-    conv, grad_input = (getattr(fastconv, f"conv{ndim}d{end}") for end in ("", "_grad_input"))
+    conv, grad_input = function("conv", ndim), function("conv_grad_input", ndim)
     x, w = data(rng, x_shape, "f4"), data(rng, w_shape, "f4")
     dy = data(rng, conv(x, w, **options).shape, "f4")
     doubles = dy.astype("f8"), w.astype("f8")

@@ -25,11 +25,10 @@ from . import (
 )
 from .driver import Run
 from .engine import Engine, Option
-from .strided import by_phases
+from .strided import ONES, by_phases
 from .views import grouped_image, viewer
 
 Array = NDArray[Any]
-ONES = (1, 1, 1)
 
 # The engines: for forward, for grad_input of any stride, and for grad_weight.
 _CORRELATE = {
