@@ -8,12 +8,14 @@ see the block of ``x``, accumulate, unpack the sums into ``y``; where filters ar
 ``y``, the sums are written there at once. Tasks of a single block pack the panels themselves.
 """
 
+from itertools import product
 from math import prod
 from typing import Any
 
 import numpy as np
 
 from ..host import L2_BYTES, L3_BYTES, lanes_of
+from .ahead import AHEAD, in_steps, is_beyond, lines_among
 from .blocks import Ints, Table, Tables, block_shape, columns, line_block, odd_pitch, offsets, runs
 from .engine import Engine
 from .far import is_far
@@ -58,13 +60,15 @@ FILTER_BYTES = L3_BYTES // 8
     Y_STEP,
     IN_PLACE,  # whether whole panels of sums are written to y at once
     RELU,
-    UNSEEN,  # whether a block lies in x itself, the channels of a pixel neighbours
+    AHEAD_PIXELS,  # where in `table`: what pixels and steps ask for, and steps the second time
+    AHEAD_STEPS,
+    NOTHING,
     STREAMED,  # whether packed panels come from beyond the second-level cache
     SLOTS,  # where in `work` the slots begin, how far apart they are, where in one the slab is
     SLOT,
     SLAB,
     PANEL,  # where behind the slab a task packs its own panels, STEPS at a time; 0 if a stage does
-) = range(IMAGE_FIELDS, IMAGE_FIELDS + 27)
+) = range(IMAGE_FIELDS, IMAGE_FIELDS + 29)
 
 
 @once
@@ -104,10 +108,12 @@ def pack_filters(task, slot, size, table, x, weight, bias, y, work):
     _pack_part(size, table, weight, bias, group, part, size[W_RUNS], 0, size[DEPTH], panel)
 
 
-def _kernel(far: bool) -> Kernel:
-    """The kernel for results that are written past the caches, or for others."""
+def _kernel(far: bool, asks: bool) -> Kernel:
+    """The kernel for results that are written past the caches, or for others; for pixels that are
+    asked for in time, or for others.
+    """
 
-    @named(far)
+    @named(far, asks)
     def correlate_block(task, slot, size, table, x, weight, bias, y, work):
         """Take one block of output pixels through its share of one group's filters."""
         cols, depth, panels = size[COLS], size[DEPTH], size[PANELS]
@@ -122,7 +128,6 @@ def _kernel(far: bool) -> Kernel:
         image = see_block(x, size, table, block, group, 0, size[CHANNELS], slab)
         first_part = share * panels // size[SHARES]
         for part in range(first_part, (share + 1) * panels // size[SHARES]):
-            unseen = size[UNSEEN] > 0 and part == first_part
             packed = size[PANEL] == 0
             panel = pointer(slab, size[PANEL])
             if packed:
@@ -142,6 +147,7 @@ def _kernel(far: bool) -> Kernel:
                     w_run = _pack_part(
                         size, table, weight, bias, group, part, w_run, begin, end, panel
                     )
+                lines = size[AHEAD_STEPS] + begin if part == first_part else size[NOTHING]
                 span, relu = end - begin, size[RELU] > 0 and end == depth
                 run, i = size[Y_RUNS], 0
                 while i < pixels:
@@ -156,7 +162,9 @@ def _kernel(far: bool) -> Kernel:
                     if far and in_place and fills_lines(place, row, pitch):
                         accumulate_far(*factors, None, panel, place, pitch, relu, cols)
                     else:
-                        add = begin > 0
+                        add, asked = begin > 0, None
+                        if asks:
+                            asked = image, size[AHEAD_PIXELS] + i, lines
                         accumulate(
                             *factors,
                             None,
@@ -166,8 +174,8 @@ def _kernel(far: bool) -> Kernel:
                             add,
                             relu,
                             cols,
-                            unseen,
                             size[STREAMED] > 0,
+                            asked,
                         )
                     i += length
             if not in_place:
@@ -187,7 +195,7 @@ def _kernel(far: bool) -> Kernel:
     return Kernel(correlate_block)
 
 
-CORRELATE_BLOCK = {far: _kernel(far) for far in (False, True)}
+CORRELATE_BLOCK = {case: _kernel(*case) for case in product((False, True), repeat=2)}
 
 
 def _writes_in_place(y: Layout, runs: Table) -> bool:
@@ -197,6 +205,16 @@ def _writes_in_place(y: Layout, runs: Table) -> bool:
     lengths = np.diff(runs)
     rows = int((-(-lengths // ROWS) * ROWS).sum())
     return y.strides[2] == 1 and rows <= 1.1 * int(lengths.sum())
+
+
+def _lines_ahead(image: ImageBlocks, height: int, itemsize: int) -> Table:
+    """What to ask for with each step: the channels of a tile that is taken later."""
+    rows = image.pixels[:height]
+    parts = [
+        in_steps(rows, lines_among(steps, itemsize), len(steps))
+        for steps in np.split(image.steps, range(STEPS, len(image.steps), STEPS))
+    ]
+    return np.concatenate(parts)
 
 
 @Engine
@@ -244,6 +262,13 @@ def correlate(
     shares = min(panels, -(-4 * threads // (groups * blocks)))
 
     tables = Tables()
+    in_pixels = not image.padded and prod(taps) == x.strides[2] == 1
+    asks = in_pixels and is_beyond(x, dtype.itemsize, threads)
+    ahead_pixels = ahead_steps = nothing = np.empty(0, np.int64)
+    if asks:
+        ahead_pixels = np.append(image.pixels[AHEAD:], [image.pixels[-1]] * AHEAD)
+        ahead_steps = _lines_ahead(image, ROWS_OF[cols], dtype.itemsize)
+        nothing = np.zeros_like(ahead_steps[:STEPS])
     w_offsets = offsets((channels, *taps), w.strides[2:])
     y_offsets = offsets(block, (y.strides[0], *y.strides[3:]))
     y_runs = runs(y_offsets, y.strides[5])
@@ -275,14 +300,16 @@ def correlate(
         y.strides[5],
         int(_writes_in_place(y, y_runs)),
         int(relu),
-        int(not image.padded and prod(taps) == x.strides[2] == 1),
+        tables.add(ahead_pixels),
+        tables.add(ahead_steps),
+        tables.add(nothing),
         int(not own and filters_bytes // groups > L2_BYTES // 2),
         slots,
         slot,
         sums,
         panel if own else 0,
     )
-    stages = [(CORRELATE_BLOCK[is_far(y, dtype, depth)], groups * blocks * shares)]
+    stages = [(CORRELATE_BLOCK[is_far(y, dtype, depth), asks], groups * blocks * shares)]
     if not own:
         stages.insert(0, (pack_filters, groups * panels))
     operations = 2 * groups * filters * depth * prod(pixels)

@@ -14,10 +14,20 @@ from typing import Any
 import numpy as np
 
 from ..host import L2_BYTES, VECTOR_BITS, lanes_of
-from .blocks import Ints, Tables, block_shape, columns, odd_pitch, offsets, runs, vectors
+from .ahead import in_steps, is_beyond, lines_among
+from .blocks import Ints, Table, Tables, block_shape, columns, odd_pitch, offsets, runs, vectors
 from .engine import Engine
-from .image import BLOCK_FIELDS, BLOCK_TABLE, IMAGE_FIELDS, PIXELS, RESULT, ImageBlocks, see_block
-from .kernel import Kernel
+from .image import (
+    BLOCK_FIELDS,
+    BLOCK_TABLE,
+    IMAGE_FIELDS,
+    PIXELS,
+    RESULT,
+    ImageBlocks,
+    first_seen,
+    see_block,
+)
+from .kernel import Kernel, named
 from .packing import pack_panel, unpack_panel
 from .shares import TASKS, add_up
 from .simd import lanes, pointer
@@ -49,11 +59,12 @@ SHARES_BYTES = 16 * 2**20
 FEW = 128
 # Pixels that begin a multiple of so many bytes apart fall into few sets of the caches, and are read
 # again and again from beyond them; from a copy where they do not, if there are so many blocks of
-# them. 1x1 layers of 256 to 1024 channels at 14x14 to 56x56 took 0.85 to 0.95 of the time with wide
-# vectors, but 1.05 to 1.1 with 320, 576 and 960 channels, which need none. Of 32 KiB in 8 ways, 128
+# them. 1x1 layers of 512 and 1024 channels at 14x14 and 28x28 took 0.85 to 0.95 of the time with
+# wide vectors, but 1.05 to 1.1 with 320, 576 and 960 channels, which need none, nor do 256 that
+# were asked for in time: 1.04 to 1.09. Of 32 KiB in 8 ways, 128
 # lines 256 bytes apart fill all ways of a quarter of the sets: with narrow vectors 64, 192 and 384
 # channels took 0.64 to 0.81 of the time, 512 to 2048 at 7x7 0.72 to 0.89, 320 and 576 there 1.2.
-CROWDED = ((1024, 8),) if VECTOR_BITS == 512 else ((1024, 4), (256, 8))
+CROWDED = ((2048, 8),) if VECTOR_BITS == 512 else ((1024, 4), (256, 8))
 # Vectors that a task of ``add_shares`` adds up.
 PIECE = 256
 
@@ -88,70 +99,87 @@ PIECE = 256
     SLOT,
     SLAB,
     IN_PLACE,  # whether panels are dy itself
-) = range(IMAGE_FIELDS, IMAGE_FIELDS + 29)
+    AHEAD,  # where in `table`: what each tile and each step ask for in the next block
+    LINES,
+) = range(IMAGE_FIELDS, IMAGE_FIELDS + 31)
 
 
-@Kernel
-def grad_share(task, slot, size, table, dy, x, unused, dw, work):
-    """Sum one share of the pixels for some panels of filters and one chunk of channels."""
-    cols, shares, blocks = size[COLS], size[SHARES], size[BLOCKS]
-    width = lanes(work)
-    row = cols * width
-    rest, share = divmod(task, shares)
-    rest, chunk = divmod(rest, size[CHUNKS])
-    group, part = divmod(rest, size[PARTS])
-    first_panel = part * size[PANELS] // size[PARTS]
-    last_panel = (part + 1) * size[PANELS] // size[PARTS]
-    channel = chunk * size[CHUNK]
-    channels = min(size[CHUNK], size[CHANNELS] - channel)
-    rows = channels * size[TAPS]
-    panel = pointer(work, size[SLOTS] + slot * size[SLOT])
-    slab = pointer(panel, size[SLAB])
-    start, end = share * blocks // shares, (share + 1) * blocks // shares
-    for number in range(start, end):
-        block = size[BLOCK_TABLE] + number * BLOCK_FIELDS
-        pixels = table[block + PIXELS]
-        image = see_block(x, size, table, block, group, channel, channels, slab)
-        for index in range(first_panel, last_panel):
-            first = index * row
-            seen = pointer(
-                dy, group * size[Y_GROUP] + first * size[Y_FILTER] + table[block + RESULT]
-            )
-            values, row_pitch = panel, row
-            if size[IN_PLACE]:
-                values, row_pitch = seen, size[Y_STEP]
-            else:
-                pack_panel(
-                    seen,
-                    size[Y_FILTER],
-                    size[FILTERS] - first,
-                    table,
-                    size[Y_OFFSETS],
-                    size[Y_RUNS],
-                    size[Y_STEP],
-                    0,
-                    pixels,
-                    panel,
-                    cols,
+def _kernel(asks: bool) -> Kernel:
+    """The kernel that asks for the next block of ``x`` in time, or the one that does not."""
+
+    @named(asks)
+    def grad_share(task, slot, size, table, dy, x, unused, dw, work):
+        """Sum one share of the pixels for some panels of filters and one chunk of channels."""
+        cols, shares, blocks = size[COLS], size[SHARES], size[BLOCKS]
+        width = lanes(work)
+        row = cols * width
+        rest, share = divmod(task, shares)
+        rest, chunk = divmod(rest, size[CHUNKS])
+        group, part = divmod(rest, size[PARTS])
+        first_panel = part * size[PANELS] // size[PARTS]
+        last_panel = (part + 1) * size[PANELS] // size[PARTS]
+        channel = chunk * size[CHUNK]
+        channels = min(size[CHUNK], size[CHANNELS] - channel)
+        rows = channels * size[TAPS]
+        panel = pointer(work, size[SLOTS] + slot * size[SLOT])
+        slab = pointer(panel, size[SLAB])
+        start, end = share * blocks // shares, (share + 1) * blocks // shares
+        for number in range(start, end):
+            block = size[BLOCK_TABLE] + number * BLOCK_FIELDS
+            pixels = table[block + PIXELS]
+            image = see_block(x, size, table, block, group, channel, channels, slab)
+            asked = None
+            if asks:
+                following = size[BLOCK_TABLE] + min(number + 1, end - 1) * BLOCK_FIELDS
+                coming = first_seen(x, size, table, following, group, channel)
+                asked = coming, size[AHEAD], size[LINES]
+            for index in range(first_panel, last_panel):
+                first = index * row
+                seen = pointer(
+                    dy, group * size[Y_GROUP] + first * size[Y_FILTER] + table[block + RESULT]
                 )
-            whole = (group * size[PANELS] + index) * size[CHUNKS] + chunk
-            accumulate(
-                image,
-                table,
-                size[X_STEPS],
-                rows,
-                size[X_PIXELS],
-                pixels,
-                values,
-                row_pitch,
-                None,
-                None,
-                pointer(work, (whole * shares + share) * size[SUMS]),
-                row,
-                number > start,
-                False,
-                cols,
-            )
+                values, row_pitch = panel, row
+                if size[IN_PLACE]:
+                    values, row_pitch = seen, size[Y_STEP]
+                else:
+                    pack_panel(
+                        seen,
+                        size[Y_FILTER],
+                        size[FILTERS] - first,
+                        table,
+                        size[Y_OFFSETS],
+                        size[Y_RUNS],
+                        size[Y_STEP],
+                        0,
+                        pixels,
+                        panel,
+                        cols,
+                    )
+                whole = (group * size[PANELS] + index) * size[CHUNKS] + chunk
+                accumulate(
+                    image,
+                    table,
+                    size[X_STEPS],
+                    rows,
+                    size[X_PIXELS],
+                    pixels,
+                    values,
+                    row_pitch,
+                    None,
+                    None,
+                    pointer(work, (whole * shares + share) * size[SUMS]),
+                    row,
+                    number > start,
+                    False,
+                    cols,
+                    False,
+                    asked,
+                )
+
+    return Kernel(grad_share)
+
+
+GRAD_SHARE = {asks: _kernel(asks) for asks in (False, True)}
 
 
 @Kernel
@@ -206,6 +234,23 @@ def fills_more_swapped(shape: Ints, dtype: np.dtype[Any]) -> bool:
     return (work(channels, filters), channels) < (work(filters, channels), filters)
 
 
+def _lines_ahead(
+    x: Layout, stride: Ints, block: Ints, channels: int, height: int, itemsize: int
+) -> tuple[Table, Table]:
+    """What each channel and each pixel ask for, so that tiles share the block that comes next."""
+    rows = offsets((channels,), x.strides[2:3])
+    lines = offsets(block, (x.strides[0], *np.multiply(x.strides[3:], stride).tolist()))
+    steps = len(lines)
+    if x.strides[2] == 1:
+        rows, lines = lines, rows
+    share = ceil(len(rows) / ceil(channels / height))
+    first = np.arange(channels) // height * share
+    return (
+        rows[np.minimum(first, len(rows) - 1)],
+        in_steps(rows[:share], lines_among(lines, itemsize), steps),
+    )
+
+
 @Engine
 def grad_weight(
     dtype: np.dtype[Any],
@@ -245,6 +290,11 @@ def grad_weight(
     image = ImageBlocks(
         x, dy, tuple(extents), stride, before, dilation, chunk, block, width, copied
     )
+    # Filters of more taps gain nothing: 3x3 layers took 0.97 to 1.04 of the time.
+    ahead = lines = np.empty(0, np.int64)
+    asks = taps == 1 and is_beyond(x, dtype.itemsize, threads)
+    if asks:
+        ahead, lines = _lines_ahead(x, stride, block, chunk, ROWS_OF[cols], dtype.itemsize)
     blocks = len(image.blocks)
     wholes = groups * panels * chunks
     parts = ceil(panels / max(1, SUMS_BYTES // (sums * dtype.itemsize)))
@@ -300,8 +350,10 @@ def grad_weight(
         slot,
         panel,
         int(in_place),
+        tables.add(ahead),
+        tables.add(lines),
     )
-    stages = [(grad_share, tasks * shares), (unpack_grad, wholes)]
+    stages = [(GRAD_SHARE[asks], tasks * shares), (unpack_grad, wholes)]
     if shares > 1:
         stages.insert(1, (add_shares, wholes * pieces))
     return Plan(dtype, stages, size, tables, slots + threads * slot, operations)

@@ -10,7 +10,7 @@ from math import prod
 import numpy as np
 
 from .blocks import Ints, Table, Tables, corners, odd_pitch, offsets
-from .kernel import once
+from .kernel import inline, once
 from .packing import pack_image, pack_pixels
 from .simd import element, pointer
 from .views import Layout
@@ -124,6 +124,13 @@ def _pitch(channels: int, box: list[int], channels_last: bool, width: int) -> In
     return (channels * channel, channel, box[1] * box[2], box[2], 1)
 
 
+@inline
+def first_seen(x, size, table, block, group, channel):
+    """Pointer to the first number of ``x`` that a block's first window sees, or would if padded."""
+    first = pointer(x, group * size[X_GROUP] + channel * size[X_STRIDES + 1])
+    return pointer(first, element(table, block + WINDOW))
+
+
 @once
 def see_block(x, size, table, block, group, channel, channels, slab):
     """Pointer from which the offsets of a block count, after packing it into ``slab`` if needed.
@@ -131,9 +138,9 @@ def see_block(x, size, table, block, group, channel, channels, slab):
     ``block`` is the index of its row in ``table``, ``channel`` the first of ``channels`` in its
     group.
     """
-    first = pointer(x, group * size[X_GROUP] + channel * size[X_STRIDES + 1])
     if not size[PADDED]:
-        return pointer(first, element(table, block + WINDOW))
+        return first_seen(x, size, table, block, group, channel)
+    first = pointer(x, group * size[X_GROUP] + channel * size[X_STRIDES + 1])
     source = pointer(first, table[block + IMAGE])
     strides = (
         size[X_STRIDES],

@@ -59,10 +59,6 @@ NARROW_BYTES = 96
 # read and written: 58 maps of 1x1 and strided layers took 0.98 of the time of 85 or 128 steps.
 STEPS = 256 if VECTOR_HALVES else 2 * L1_BYTES // 3 // (BEST_COLS * VECTOR_BITS // 8)
 
-# Tiles between asking for their rows and taking them. 1x1 layers of 16 to 96 channels, 112x112,
-# grad_input, took 0.68 of the time with 1 and 0.63 with 2; 64 to 64, 56x56, 0.87 and 0.89.
-AHEAD = 2
-
 
 @inline
 def _step(factors, starts, s, row, acc, height, cols):
@@ -79,7 +75,7 @@ def _step(factors, starts, s, row, acc, height, cols):
 
 
 @inline
-def _accumulate_rows(factors, down, across, sums, height, cols, far):
+def _accumulate_rows(factors, asked, down, across, sums, height, cols, far):
     # x[rows[i] + steps[s]] for so many rows; those past the last one repeat it and are not written.
     x, table, rows, last_row, _, depth, _, _ = factors
     out, pitch, first, add, relu = sums
@@ -99,8 +95,13 @@ def _accumulate_rows(factors, down, across, sums, height, cols, far):
             acc[i, j] = begin
     # One step after the other, two to a round: 45 instructions, one to a round took 25 each. Large
     # layers took 0.96 of the time, for another program on the same core wants its share of them.
+    # Asking stands between the steps: before both, LLVM loads the numbers of both at once, and sums
+    # go to the stack and back, 2.5 times the time.
     for s in range(0, depth - 1, 2):
         _step(factors, starts, s, row, acc, height, cols)
+        if asked is not None:
+            place, lines = asked
+            prefetch_nearby(place, element(table, lines + s))
         _step(factors, starts, s + 1, row, acc, height, cols)
     for s in range(depth // 2 * 2, depth):
         _step(factors, starts, s, row, acc, height, cols)
@@ -119,28 +120,17 @@ def _accumulate_rows(factors, down, across, sums, height, cols, far):
 
 
 @inline
-def _accumulate_columns(factors, down, across, sums, cols, far):
+def _accumulate_columns(factors, asked, down, across, sums, cols, far):
     # The literals unroll the loops over a tile; `far` is one, too. What no panel needs is not
     # compiled.
     if MAX_COLS >= 4 and cols == 4:
-        _accumulate_rows(factors, down, across, sums, ROWS, 4, far)
+        _accumulate_rows(factors, asked, down, across, sums, ROWS, 4, far)
     elif cols == 3:
-        _accumulate_rows(factors, down, across, sums, ROWS_OF_THREE, 3, far)
+        _accumulate_rows(factors, asked, down, across, sums, ROWS_OF_THREE, 3, far)
     elif cols == 2:
-        _accumulate_rows(factors, down, across, sums, ROWS, 2, far)
+        _accumulate_rows(factors, asked, down, across, sums, ROWS, 2, far)
     else:
-        _accumulate_rows(factors, down, across, sums, ROWS, 1, far)
-
-
-@device
-def _ask_for_rows(x, table, rows, end, steps, depth):
-    # Steps pass over neighbours in memory, so one in each vector asks for all.
-    for row in range(rows, end):
-        rolled()
-        place = pointer(x, element(table, row))
-        for step in range(steps, steps + depth, lanes(x)):
-            rolled()
-            prefetch_nearby(place, element(table, step))
+        _accumulate_rows(factors, asked, down, across, sums, ROWS, 1, far)
 
 
 @device
@@ -168,8 +158,8 @@ def accumulate(
     add,
     relu,
     cols,
-    unseen=False,
     streamed=False,
+    asked=None,
 ):
     """``out[i, :] (+)= sum_s x[table[rows + i] + table[steps + s]] * panel[s, :]``.
 
@@ -194,13 +184,14 @@ def accumulate(
         Whether to put 0 for what is below it in the end.
     cols : int
         Vectors in a row of ``panel`` and ``out``, 1 to MAX_COLS.
-    unseen : bool
-        Whether to ask for rows of ``x`` some time before they are needed, for they may lie in
-        memory: long pieces of neighbours, and nothing the processor would foresee.
     streamed : bool
         Whether to ask for the rows of ``panel`` that are taken next, as many as now and right
         behind them, while those of ``x`` pass over these: panels come from beyond the second-level
         cache one after the other. 3x3 layers of 256 and 512 channels took 0.89 to 0.97 of the time.
+    asked : (pointer, int, int), or None
+        What is asked for on the way, ``(place, ahead, lines)``: with row ``i``, the first of its
+        tile, and every other step ``s`` the cache line of
+        ``place[table[ahead + i] + table[lines + s]]``. See ``ahead.py``.
     """
     height = ROWS_OF_THREE if cols == 3 else ROWS
     for first in range(0, depth, STEPS):
@@ -213,11 +204,12 @@ def accumulate(
             if streamed:
                 _ask_for_part(pointer(part, follows), follows, i // height, tiles)
             sums = pointer(out, i * pitch), pitch, i, more, end
-            if unseen:
-                begin = rows + i + AHEAD * height
-                last = min(begin + height, rows + count)
-                _ask_for_rows(x, table, begin, last, steps + first, span)
-            _accumulate_columns(factors, down, across, sums, cols, False)
+            if asked is not None:
+                place, ahead, lines = asked
+                line = pointer(place, element(table, ahead + i)), lines + first
+                _accumulate_columns(factors, line, down, across, sums, cols, False)
+            else:
+                _accumulate_columns(factors, None, down, across, sums, cols, False)
 
 
 @inline
@@ -241,4 +233,4 @@ def accumulate_far(
     for i in range(0, count, height):
         factors = x, table, rows + i, rows + count - 1, steps, depth, panel, row_pitch
         sums = pointer(out, i * pitch), pitch, i, False, relu
-        _accumulate_columns(factors, down, across, sums, cols, True)
+        _accumulate_columns(factors, None, down, across, sums, cols, True)

@@ -260,7 +260,6 @@ def winograd_block(task, slot, size, table, x, weight, bias, y, work):
                         begin > 0,
                         False,
                         cols,
-                        False,
                         size[STREAMED] > 0,
                     )
         for j in range(0, together * row, width):
