@@ -5,9 +5,7 @@ import pytest
 
 import fastconv
 from fastconv.__main__ import main
-from fastconv.geometry import conv_geometry
 from fastconv.host import VECTOR_BITS
-from fastconv.plan import cpu as choices
 
 from .dtypes import BFLOAT16
 
@@ -48,21 +46,6 @@ def test_costs_and_choices():
 def test_choices(x, w, options, algorithms):
     told = fastconv.explain(x, w, **options)
     assert tuple(plan.algorithm for plan in told.maps.values()) == algorithms
-
-
-@pytest.mark.parametrize(
-    ("shape", "filters", "algorithm"),
-    [
-        ((16, 24, 56, 56), 144, "gemm"),
-        ((16, 32, 56, 56), 192, "direct"),  # more products for each number
-        ((16, 24, 20, 20), 144, "direct"),  # fewer numbers
-    ],
-)
-def test_gradients_that_are_read_from_memory(shape, filters, algorithm, monkeypatch):
-    monkeypatch.setattr(choices, "FROM_MEMORY", 16 * 2**20)
-    g = conv_geometry(2, shape, (filters, shape[1], 1, 1), (1, 1), ((0, 0),) * 2, (1, 1), 1)
-    anew = choices.explain_choice.__wrapped__
-    assert anew("grad_weight", g, np.dtype("f4"), "auto").algorithm == algorithm
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,6 @@ from . import (
     direct_weight,
     fill,
     gemm,
-    gemm_weight,
     planar,
     planar_weight,
     winograd,
@@ -44,7 +43,7 @@ _GRAD_INPUT = {
 _WEIGHT = {
     "depthwise": depthwise_weight.grad_weight,
     "direct": direct_weight.grad_weight,
-    "gemm": gemm_weight.grad_weight,
+    "gemm": direct_weight.grad_weight,  # lanes that are pixels gain nothing
     "planar": planar_weight.grad_weight,
     "winograd": winograd_weight.grad_weight,
 }

@@ -2,8 +2,8 @@
 
 "depthwise"  lanes are groups: for many groups of few channels (``cpu/depthwise.py``)
 "direct"     lanes are channels: pack, accumulate, unpack (``cpu/direct.py``)
-"gemm"       lanes are pixels, packed: 1x1 filters on larger images (``cpu/gemm.py``,
-             ``cpu/gemm_weight.py``)
+"gemm"       lanes are pixels, packed: 1x1 filters on larger images (``cpu/gemm.py``); its
+             gradient of the filters is that of "direct"
 "planar"     lanes are pixels: for few channels to a group, or short sums (``cpu/planar.py``)
 "winograd"   3x3 and Tx3x3 filters of stride 1 with a quarter of the products (``cpu/winograd.py``)
 "reference"  the formulas as literal loops (``reference.py``)
@@ -17,7 +17,7 @@ import numba
 import numpy as np
 
 from ..geometry import ConvGeometry
-from ..host import L3_BYTES, VECTOR_BITS, lanes_of
+from ..host import VECTOR_BITS, lanes_of
 from . import Choice
 
 ALGORITHMS = ("auto", "depthwise", "direct", "gemm", "planar", "winograd", "reference")
@@ -39,13 +39,6 @@ MANY_TAPS = 4096
 # Pixels of an image for which 1x1 filters take "gemm": 0.55 to 0.75 of the time of "planar" and
 # "direct" at 28x28 and above, 0.9 to 1.0 at 14x14, 1.05 to 1.2 at 7x7.
 GEMM_PIXELS = 192
-
-# Bytes of images and results from which on the gradient of 1x1 filters takes "gemm", which asks for
-# them early, and the most products to a number that is read: 16 to 144 channels and filters took
-# 0.72 to 0.89 of the time of "direct". With 32 x 192, 27 products, it was 1.26 times, and of images
-# that caches hold 0.85 to 1.15. With wide vectors 7 layers took 0.96 to 1.23 times the time.
-FROM_MEMORY = inf if WIDE else L3_BYTES // 2
-PRODUCTS = 24
 
 # Products in a sum at most, and pixels in a line at least, for which "direct" spends more on
 # transposing the result than "planar" loses at the ends of lines: 1-D layers of 64 channels and 2
@@ -124,8 +117,6 @@ def _best(map_name: str, g: ConvGeometry, dtype: np.dtype[Any]) -> Choice:
     pointwise = g.is_pointwise and prod(g.stride) == 1
     if pointwise and map_name != "grad_weight" and prod(g.output) >= GEMM_PIXELS:
         return Choice("gemm", f"1x1 filters on {prod(g.output)} pixels: a product of matrices")
-    if pointwise and map_name == "grad_weight" and _reads_more(g, dtype):
-        return Choice("gemm", "few products for each number that comes from memory")
     depth, width = _sums(map_name, g)
     unit, wide = prod(g.stride) == 1, across >= 2 * lanes
     if unit and wide and 0 < depth <= SHORTEST_SUM:
@@ -146,13 +137,6 @@ def _are_few(map_name: str, g: ConvGeometry, across: int, lanes: int) -> bool:
         return across < max(lanes * min(FILLED, line / FULL_LINE), 2)
     # For 5 and more filters over short lines "direct" took 0.5 to 0.9 of the time.
     return across <= lanes / 4 or (across < FILLED * lanes and line >= LONG_LINE)
-
-
-def _reads_more(g: ConvGeometry, dtype: np.dtype[Any]) -> bool:
-    """Whether the gradient of 1x1 filters spends more on reading than on multiplying."""
-    channels, filters = g.in_channels // g.groups, g.out_channels // g.groups
-    read = g.batch * (g.in_channels + g.out_channels) * prod(g.input) * dtype.itemsize
-    return read >= FROM_MEMORY and channels * filters <= PRODUCTS * (channels + filters)
 
 
 def _sums(map_name: str, g: ConvGeometry) -> tuple[int, int]:
