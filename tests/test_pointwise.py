@@ -24,6 +24,8 @@ LAYERS = [
     ((2, 24, 65, 99), 256, (2, 3), 0),
     ((2, 5, 40, 41), 7, (1, 1), 0),  # several blocks to an image, the last one shorter
     ((20, 3, 8, 9), 9, (1, 1), 0),  # several images to a block
+    ((2, 290, 17, 19), 260, (1, 1), 0),
+    ((1, 530, 9, 5), 3, (1, 1), 0),
     ((1, 1030, 9, 5), 3, (1, 1), 0),  # more channels than one task takes
     ((2, 11, 21, 46), 10, (2, 3), 0),
     ((2, 6, 30, 31), 5, (1, 1), 2),  # copied with its padding
