@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("plans_anew")
 CASES = [
     ((1, 24, 47, 33), (40, 24, 3, 3), {"stride": 2, "padding": 1}),
     ((2, 6, 15, 14), (9, 6, 2, 1), {"stride": (3, 2)}),
-    ((2, 6, 15, 14), (9, 6, 3, 2), {"stride": 2, "dilation": (2, 1)}),
+    ((2, 20, 15, 14), (9, 20, 3, 2), {"stride": 2, "dilation": (2, 1)}),
     ((3, 4, 1, 5), (6, 2, 3, 3), {"stride": 4, "padding": 2, "groups": 2}),
     ((6, 17, 21, 20), (33, 17, 5, 4), {"stride": (2, 3), "padding": (2, 1)}),
     ((2, 3, 32, 41), (20, 3, 8, 8), {"stride": 8, "padding": (0, 4)}),

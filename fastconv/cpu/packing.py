@@ -405,6 +405,35 @@ def scatter_lines(source, pitch, count, table, offsets, run, step, begin, end, t
         at += length
 
 
+@device
+def _near(table, begin, end, width):
+    # How many offsets from index `begin` on lie within a vector, and the least of them.
+    least = greatest = element(table, begin)
+    for i in range(begin + 1, end):
+        offset = element(table, i)
+        if max(greatest, offset) - min(least, offset) >= width:
+            return i - begin, least
+        least, greatest = min(least, offset), max(greatest, offset)
+    return end - begin, least
+
+
+@device
+def _pack_near(source, distance, table, begin, count, least, target, row):
+    # target[i * row + lane] = source[table[begin + i] + lane * distance], offsets from `least` on
+    # and within a vector.
+    width = lanes(target)
+    reach = 1
+    for i in range(count):
+        reach = max(reach, element(table, begin + i) - least + 1)
+    square = square_tile(target)
+    for lane in range(width):
+        square[lane, 0] = load_first(source, least + lane * distance, reach)
+    transpose(square)
+    for i in range(count):
+        rolled()
+        store(target, i * row, square[element(table, begin + i) - least, 0])
+
+
 @once
 def pack_panel(source, distance, valid, table, offsets, run, step, begin, end, target, cols):
     """``target[i, lane] = source[table[offsets + begin + i] + lane * distance]``.
@@ -436,13 +465,22 @@ def pack_panel(source, distance, valid, table, offsets, run, step, begin, end, t
         while i < end:
             run = run_of(table, run, i)
             length = min(element(table, run + 1), end) - i
+            # The taps of a phase: every other one of a line. One transpose for all that lie within
+            # a vector; 512 of 512 channels, stride 2, grad_input, took 0.90 of the time.
+            near, least = 1, 0
+            if used == width and distance != 1 and step != 1 and step != -1:
+                near, least = _near(table, offsets + i, offsets + end, width)
+                length = near if near > 1 else length
             if length < 2 * width:  # not foreseen by pack_lanes; 3x3 filters: 0.9 of the time
                 coming = element(table, offsets + min(i + AHEAD * length, end - 1))
                 for lane in range(0, used, max(width // max(abs(distance), 1), 1)):
                     prefetch(base, coming + lane * distance)
-            start = pointer(base, element(table, offsets + i))
             place = pointer(target, (i - begin) * row + first)
-            pack_lanes(start, step, distance, used, length, place, row)
+            if near > 1:
+                _pack_near(base, distance, table, offsets + i, near, least, place, row)
+            else:
+                start = pointer(base, element(table, offsets + i))
+                pack_lanes(start, step, distance, used, length, place, row)
             i += length
         last_run = run
     return last_run
