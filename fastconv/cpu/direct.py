@@ -153,7 +153,6 @@ def _kernel(far: bool, asks: bool) -> Kernel:
                     w_run = _pack_part(
                         size, table, weight, bias, group, part, w_run, begin, end, panel
                     )
-                lines = size[AHEAD_STEPS] + begin if part == first_part else size[NOTHING]
                 span, relu = end - begin, size[RELU] > 0 and end == depth
                 run, i = size[Y_RUNS], 0
                 while i < pixels:
@@ -170,6 +169,9 @@ def _kernel(far: bool, asks: bool) -> Kernel:
                     else:
                         add, asked = begin > 0, None
                         if asks:
+                            lines = size[NOTHING]
+                            if part == first_part:  # the others find x in a cache
+                                lines = size[AHEAD_STEPS] + begin
                             asked = image, size[AHEAD_PIXELS] + i, lines
                         accumulate(
                             *factors,
