@@ -30,7 +30,7 @@ from .groups import (
 )
 from .kernel import Kernel, inline
 from .lines import are_neighbours
-from .packing import unpack_lanes
+from .panels import unpack_lanes
 from .simd import element, fma, lanes, load, pointer, store, tile, where_positive
 from .stages import Plan
 from .views import Layout

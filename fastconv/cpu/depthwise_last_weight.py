@@ -26,7 +26,7 @@ from .lines import (
     VECTORS,
     ImageLines,
 )
-from .packing import clear_lanes, unpack_panel
+from .panels import clear_lanes, unpack_panel
 from .shares import add_up
 from .simd import fma, lanes, load, pointer, store, zero
 from .stages import Plan

@@ -28,7 +28,7 @@ from .groups import (
 )
 from .kernel import Kernel, inline
 from .lines import are_neighbours
-from .packing import clear_lanes, pack_lanes, unpack_panel
+from .panels import clear_lanes, pack_lanes, unpack_panel
 from .shares import TASKS, add_up
 from .simd import element, fma, lanes, load, pointer, store, tile, zero
 from .stages import Plan

@@ -28,7 +28,7 @@ from .image import (
     see_block,
 )
 from .kernel import Kernel, named
-from .packing import pack_panel, unpack_panel
+from .panels import pack_panel, unpack_panel
 from .shares import TASKS, add_up
 from .simd import lanes, pointer
 from .stages import Plan
@@ -99,13 +99,14 @@ PIECE = 256
     SLOT,
     SLAB,
     IN_PLACE,  # whether panels are dy itself
+    ASKS_DY,  # whether it is the next block of dy that is asked for, not of x
     AHEAD,  # where in `table`: what each tile and each step ask for in the next block
     LINES,
-) = range(IMAGE_FIELDS, IMAGE_FIELDS + 31)
+) = range(IMAGE_FIELDS, IMAGE_FIELDS + 32)
 
 
 def _kernel(asks: bool) -> Kernel:
-    """The kernel that asks for the next block of ``x`` in time, or the one that does not."""
+    """The kernel that asks for the next block of ``x`` or ``dy``, or the one that does not."""
 
     @named(asks)
     def grad_share(task, slot, size, table, dy, x, unused, dw, work):
@@ -128,16 +129,17 @@ def _kernel(asks: bool) -> Kernel:
             block = size[BLOCK_TABLE] + number * BLOCK_FIELDS
             pixels = table[block + PIXELS]
             image = see_block(x, size, table, block, group, channel, channels, slab)
-            asked = None
-            if asks:
-                following = size[BLOCK_TABLE] + min(number + 1, end - 1) * BLOCK_FIELDS
-                coming = first_seen(x, size, table, following, group, channel)
-                asked = coming, size[AHEAD], size[LINES]
+            following = size[BLOCK_TABLE] + min(number + 1, end - 1) * BLOCK_FIELDS
             for index in range(first_panel, last_panel):
                 first = index * row
-                seen = pointer(
-                    dy, group * size[Y_GROUP] + first * size[Y_FILTER] + table[block + RESULT]
-                )
+                lines = pointer(dy, group * size[Y_GROUP] + first * size[Y_FILTER])
+                seen = pointer(lines, table[block + RESULT])
+                asked = None
+                if asks:
+                    coming = pointer(lines, table[following + RESULT])
+                    if not size[ASKS_DY]:
+                        coming = first_seen(x, size, table, following, group, channel)
+                    asked = coming, size[AHEAD], size[LINES]
                 values, row_pitch = panel, row
                 if size[IN_PLACE]:
                     values, row_pitch = seen, size[Y_STEP]
@@ -235,16 +237,26 @@ def fills_more_swapped(shape: Ints, dtype: np.dtype[Any]) -> bool:
 
 
 def _lines_ahead(
-    x: Layout, stride: Ints, block: Ints, channels: int, height: int, itemsize: int
+    asked: Layout,
+    stride: Ints,
+    block: Ints,
+    channels: int,
+    sums: int,
+    height: int,
+    itemsize: int,
 ) -> tuple[Table, Table]:
-    """What each channel and each pixel ask for, so that tiles share the block that comes next."""
-    rows = offsets((channels,), x.strides[2:3])
-    lines = offsets(block, (x.strides[0], *np.multiply(x.strides[3:], stride).tolist()))
+    """What each row of sums and each pixel ask for, so that tiles share the block that comes next.
+
+    ``stride`` is that of the pixels of a block in ``asked``, ``x`` or ``dy``, and ``channels`` how
+    many of it a block or a panel holds.
+    """
+    rows = offsets((channels,), asked.strides[2:3])
+    lines = offsets(block, (asked.strides[0], *np.multiply(asked.strides[3:], stride).tolist()))
     steps = len(lines)
-    if x.strides[2] == 1:
+    if asked.strides[2] == 1:
         rows, lines = lines, rows
-    share = ceil(len(rows) / ceil(channels / height))
-    first = np.arange(channels) // height * share
+    share = ceil(len(rows) / ceil(sums / height))
+    first = np.arange(sums) // height * share
     return (
         rows[np.minimum(first, len(rows) - 1)],
         in_steps(rows[:share], lines_among(lines, itemsize), steps),
@@ -284,17 +296,23 @@ def grad_weight(
     sums = ceil(chunk * taps / ROWS) * ROWS * row
 
     block = block_shape(pixels, BLOCK_PIXELS)
-    apart, many = x.strides[5] * dtype.itemsize, prod(pixels) / BLOCK_PIXELS
-    crowded = any(apart % step == 0 and many >= least for step, least in CROWDED)
+    pitch, many = x.strides[5] * dtype.itemsize, prod(pixels) / BLOCK_PIXELS
+    crowded = any(pitch % step == 0 and many >= least for step, least in CROWDED)
     copied = crowded and x.strides[2] == taps == prod(stride) == 1
     image = ImageBlocks(
         x, dy, tuple(extents), stride, before, dilation, chunk, block, width, copied
     )
-    # Filters of more taps gain nothing: 3x3 layers took 0.97 to 1.04 of the time.
+    # Filters of more taps read each number of x several times and gain nothing from asking for it:
+    # 3x3 layers took 0.97 to 1.04 of the time. They ask for dy: 64 filters of 3 channels, 224x224,
+    # took 0.76 of it with channels last.
+    asks_dy = taps > 1
+    asked, count, apart = (dy, min(row, filters), (1, 1, 1)) if asks_dy else (x, chunk, stride)
     ahead = lines = np.empty(0, np.int64)
-    asks = taps == 1 and is_beyond(x, dtype.itemsize, threads)
+    asks = is_beyond(asked, dtype.itemsize, threads)
     if asks:
-        ahead, lines = _lines_ahead(x, stride, block, chunk, ROWS_OF[cols], dtype.itemsize)
+        ahead, lines = _lines_ahead(
+            asked, apart, block, count, chunk * taps, ROWS_OF[cols], dtype.itemsize
+        )
     blocks = len(image.blocks)
     wholes = groups * panels * chunks
     parts = ceil(panels / max(1, SUMS_BYTES // (sums * dtype.itemsize)))
@@ -350,6 +368,7 @@ def grad_weight(
         slot,
         panel,
         int(in_place),
+        int(asks_dy),
         tables.add(ahead),
         tables.add(lines),
     )

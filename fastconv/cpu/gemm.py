@@ -20,7 +20,8 @@ from .engine import Engine
 from .far import is_far
 from .image import BLOCK_FIELDS, BLOCK_TABLE, IMAGE_FIELDS, PIXELS, RESULT, ImageBlocks, see_block
 from .kernel import Kernel, named
-from .packing import gather_lines, gather_panels, pack_panel, run_of, scatter_lines
+from .packing import gather_lines, gather_panels, run_of, scatter_lines
+from .panels import pack_panel
 from .simd import LINE_VECTORS, element, lanes, pointer
 from .stages import Plan
 from .tile import ROWS, ROWS_OF, accumulate, accumulate_far, fills_lines

@@ -16,7 +16,7 @@ import numpy as np
 from ..host import L2_BYTES, VECTOR_BITS
 from .blocks import Ints, Table, Tables, offsets
 from .kernel import device
-from .packing import clear_lanes, pack_lane_box, pack_lanes, pack_panel
+from .panels import clear_lanes, pack_lane_box, pack_lanes, pack_panel
 from .simd import (
     element,
     lanes,

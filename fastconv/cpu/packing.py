@@ -1,13 +1,13 @@
-"""Packing: everything about a convolution that is not arithmetic.
+"""Packing without transposing: lines of an image stay lines.
 
-``pack_image``   a block of the image with its zero padding made real
-``pack_pixels``  the same where channels are neighbours
-``pack_panel``   rows of filters or gradients, one vector lane each, for ``tile.accumulate``
-``unpack_panel`` the way back: finished sums into the result
+``copy_line``     numbers of any step, to any step
+``pack_image``    a block of the image with its zero padding made real
+``pack_pixels``   the same where channels are neighbours
+``gather_lines``  pieces of lines, listed in a table, one after another; ``scatter_lines``, the way
+                  back
 
-A panel holds the transpose of what arrays hold: its rows run over positions, its columns over
-channels. Positions are listed as offsets in a table, cut into *runs* of equal steps in memory (see
-``blocks.runs``); where the step is 1, a transpose in registers moves as many positions as lanes.
+Positions are listed as offsets in a table, cut into *runs* of equal steps in memory (see
+``blocks.runs``).
 """
 
 from ..host import VECTOR_BITS
@@ -22,25 +22,16 @@ from .simd import (
     prefetch,
     put,
     rolled,
-    square_tile,
     store,
     store_even,
     store_first,
-    transpose,
     zero,
 )
 
 # Images beyond the caches are read in short pieces of many channels, which the processor does not
-# foresee. Asking early, for the piece of the channel AHEAD of this one or for the vector NEXT in
-# each line, made a strided 3x3 layer of 128 channels 1.2 times as fast, depthwise ones 1.25 times.
-# Of pixels whose channels lie together, SOON ahead: 1x1 weights of 96 to 24 channels 1.14 times.
+# foresee. Asking early, for the piece of the channel AHEAD of this one, made a strided 3x3 layer of
+# 128 channels 1.2 times as fast.
 AHEAD = 4
-NEXT = 2
-SOON = 32
-
-# Positions that are left after whole squares and moved one by one: of the nine taps of flipped 3x3
-# filters, the last was another square; 512 of 512 channels, one image of 7x7, took 0.8 of the time.
-FEW = 2
 
 # Whether storing some lanes of a vector is as fast as storing all. With AVX2 it is not, least of
 # all on AMD's processors. With a whole vector that ends where a line does, and single zeros at the
@@ -196,138 +187,6 @@ def pack_pixels(source, strides, extents, corner, images, channels, box, target,
 
 
 @device
-def pack_lanes(source, step, distance, used, count, target, row):
-    """``target[i * row + lane] = source[i * step + lane * distance]``, 0 from lane ``used`` on.
-
-    For ``count`` values of i and one vector of lanes.
-    """
-    width = lanes(target)
-    if distance == 1 and used == width:
-        for i in range(count):
-            store(target, i * row, load(source, i * step))
-    elif distance == 1:
-        for i in range(count):
-            store(target, i * row, load_first(source, i * step, used))
-    elif (step == 1 or step == -1) and count >= width and used == width:
-        square = square_tile(target)
-        rest = count % width
-        whole = count - rest if rest <= FEW else count
-        for i in range(0, whole, width):
-            first = min(i, count - width)  # the last square overlaps: masks cost more
-            start = first if step == 1 else 1 - first - width
-            for k in range(width):
-                prefetch(source, start + NEXT * width + k * distance)
-                square[k, 0] = load(source, start + k * distance)
-            transpose(square)
-            for k in range(width):
-                at = k if step == 1 else width - 1 - k
-                store(target, (first + at) * row, square[k, 0])
-        for i in range(whole, count):
-            rolled()
-            for lane in range(width):
-                put(target, i * row + lane, element(source, i * step + lane * distance))
-    elif step == 1 or step == -1:
-        square = square_tile(target)
-        for i in range(0, count, width):
-            length = min(width, count - i)
-            start = i if step == 1 else 1 - i - length
-            for lane in range(width):
-                if lane < used:
-                    square[lane, 0] = load_first(source, start + lane * distance, length)
-                else:
-                    square[lane, 0] = zero(target)
-            transpose(square)
-            for k in range(length):
-                at = k if step == 1 else length - 1 - k
-                store(target, (i + at) * row, square[k, 0])
-    else:
-        for i in range(count):
-            if used < width:
-                store(target, i * row, zero(target))
-            for lane in range(used):
-                put(target, i * row + lane, element(source, i * step + lane * distance))
-
-
-@device
-def clear_lanes(target, count):
-    """Zero ``count`` vectors."""
-    width = lanes(target)
-    for i in range(count):
-        store(target, i * width, zero(target))
-
-
-@device
-def pack_lane_box(source, strides, extents, corner, box, spread, used, target):
-    """Pack a box of pixels of one vector of channels, 0 outside the image.
-
-    ``target[h, w, lane] = source[lane * strides[0] + y * strides[1] + x * strides[2]]`` where
-    (y, x) * spread = corner + (h, w), and 0 for pixels between those of the image; for ``used``
-    lanes. ``extents``, ``corner``, ``box`` and ``spread`` are (height, width).
-    """
-    width = lanes(target)
-    before = max(-corner[1], 0)
-    before = min(before + (-corner[1] - before) % spread[1], box[1])
-    x = (corner[1] + before) // spread[1]
-    count = max(min(extents[1] - x, (box[1] - before + spread[1] - 1) // spread[1]), 0)
-    after = before + count
-    for h in range(box[0]):
-        line = pointer(target, h * box[1] * width)
-        y, between = divmod(corner[0] + h, spread[0])
-        if between or not 0 <= y < extents[0]:
-            clear_lanes(line, box[1])
-            continue
-        if spread[1] > 1:
-            clear_lanes(line, box[1])
-        else:
-            clear_lanes(line, before)
-            clear_lanes(pointer(line, after * width), box[1] - after)
-        start = pointer(source, y * strides[1] + x * strides[2])
-        place = pointer(line, before * width)
-        pack_lanes(start, strides[2], strides[0], used, count, place, spread[1] * width)
-
-
-@device
-def unpack_lanes(source, row, count, target, step, distance, used):
-    """``target[i * step + lane * distance] = source[i * row + lane]`` for ``used`` lanes.
-
-    For ``count`` values of i.
-    """
-    width = lanes(source)
-    if distance == 1 and used == width:
-        for i in range(count):
-            store(target, i * step, load(source, i * row))
-    elif distance == 1:
-        for i in range(count):
-            store_first(target, i * step, load(source, i * row), used)
-    elif (step == 1 or (MASKED and step == 2)) and count >= width and used == width:
-        square = square_tile(source)
-        for i in range(0, count, width):
-            first = min(i, count - width)
-            for k in range(width):
-                square[k, 0] = load(source, (first + k) * row)
-            transpose(square)
-            if step == 1:
-                for lane in range(width):
-                    store(target, first + lane * distance, square[lane, 0])
-            else:  # a phase of a strided grad_input
-                for lane in range(width):
-                    store_even(target, 2 * first + lane * distance, square[lane, 0])
-    elif step == 1:
-        square = square_tile(source)
-        for i in range(0, count, width):
-            length = min(width, count - i)
-            for k in range(length):
-                square[k, 0] = load(source, (i + k) * row)
-            transpose(square)
-            for lane in range(used):
-                store_first(target, i + lane * distance, square[lane, 0], length)
-    else:
-        for lane in range(used):
-            for i in range(count):
-                put(target, i * step + lane * distance, element(source, i * row + lane))
-
-
-@device
 def run_of(table, run, i):
     """The run, at ``run`` or later in the table, that position ``i`` belongs to."""
     while element(table, run + 1) <= i:
@@ -403,115 +262,3 @@ def scatter_lines(source, pitch, count, table, offsets, run, step, begin, end, t
             else:
                 copy_line(pointer(line, i * pitch), 1, length, pointer(place, i * distance), step)
         at += length
-
-
-@device
-def _near(table, begin, end, width):
-    # How many offsets from index `begin` on lie within a vector, and the least of them.
-    least = greatest = element(table, begin)
-    for i in range(begin + 1, end):
-        offset = element(table, i)
-        if max(greatest, offset) - min(least, offset) >= width:
-            return i - begin, least
-        least, greatest = min(least, offset), max(greatest, offset)
-    return end - begin, least
-
-
-@device
-def _pack_near(source, distance, table, begin, count, least, target, row):
-    # target[i * row + lane] = source[table[begin + i] + lane * distance], offsets from `least` on
-    # and within a vector.
-    width = lanes(target)
-    reach = 1
-    for i in range(count):
-        reach = max(reach, element(table, begin + i) - least + 1)
-    square = square_tile(target)
-    for lane in range(width):
-        square[lane, 0] = load_first(source, least + lane * distance, reach)
-    transpose(square)
-    for i in range(count):
-        rolled()
-        store(target, i * row, square[element(table, begin + i) - least, 0])
-
-
-@once
-def pack_panel(source, distance, valid, table, offsets, run, step, begin, end, target, cols):
-    """``target[i, lane] = source[table[offsets + begin + i] + lane * distance]``.
-
-    And 0 from lane ``valid`` on. Returns the run of the last position.
-
-    Parameters
-    ----------
-    table : (n,) int64
-        Holds offsets from index ``offsets``, and their runs of ``step``, of which ``run`` is that
-        of ``begin`` or one before it.
-    target : pointer to (end - begin, cols * lanes)
-    """
-    width = lanes(target)
-    row = cols * width
-    if distance == 1 and valid >= row:
-        for i in range(begin, end):
-            piece = pointer(source, element(table, offsets + i))
-            coming = pointer(source, element(table, offsets + min(i + SOON, end - 1)))
-            for first in range(0, row, width):
-                prefetch(coming, first)
-                store(target, (i - begin) * row + first, load(piece, first))
-        return run
-    first_run = last_run = run_of(table, run, begin)
-    for first in range(0, row, width):
-        used = min(max(valid - first, 0), width)
-        base = pointer(source, first * distance)
-        run, i = first_run, begin
-        while i < end:
-            run = run_of(table, run, i)
-            length = min(element(table, run + 1), end) - i
-            # The taps of a phase: every other one of a line. One transpose for all that lie within
-            # a vector; 512 of 512 channels, stride 2, grad_input, took 0.90 of the time.
-            near, least = 1, 0
-            if used == width and distance != 1 and step != 1 and step != -1:
-                near, least = _near(table, offsets + i, offsets + end, width)
-                length = near if near > 1 else length
-            if length < 2 * width:  # not foreseen by pack_lanes; 3x3 filters: 0.9 of the time
-                coming = element(table, offsets + min(i + AHEAD * length, end - 1))
-                for lane in range(0, used, max(width // max(abs(distance), 1), 1)):
-                    prefetch(base, coming + lane * distance)
-            place = pointer(target, (i - begin) * row + first)
-            if near > 1:
-                _pack_near(base, distance, table, offsets + i, near, least, place, row)
-            else:
-                start = pointer(base, element(table, offsets + i))
-                pack_lanes(start, step, distance, used, length, place, row)
-            i += length
-        last_run = run
-    return last_run
-
-
-@once
-def unpack_panel(source, cols, count, target, distance, valid, table, offsets, runs, step):
-    """``target[table[offsets + i] + lane * distance] = source[i, lane]`` for ``valid`` lanes.
-
-    Parameters
-    ----------
-    source : pointer to (count, cols * lanes)
-    table : (n,) int64
-        Holds ``count`` offsets from index ``offsets``, and their runs of ``step`` from ``runs``.
-    """
-    width = lanes(source)
-    row = cols * width
-    if distance == 1 and valid >= row:
-        for i in range(count):
-            place = pointer(target, element(table, offsets + i))
-            for first in range(0, row, width):
-                store(place, first, load(source, i * row + first))
-        return
-    for first in range(0, min(valid, row), width):
-        used = min(valid - first, width)
-        base = pointer(target, first * distance)
-        run = runs
-        i = 0
-        while i < count:
-            run += 1
-            length = min(element(table, run), count) - i
-            start = pointer(base, element(table, offsets + i))
-            unpack_lanes(pointer(source, i * row + first), row, length, start, step, distance, used)
-            i += length

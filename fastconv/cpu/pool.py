@@ -27,7 +27,7 @@ from .lane_choice import (
     moved,
     put_carried,
 )
-from .packing import pack_lanes
+from .panels import pack_lanes
 from .pool_blocks import (
     BLOCK_FIELDS,
     COPY_TAPS,

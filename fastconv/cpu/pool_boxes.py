@@ -5,7 +5,7 @@ are distances (d, h, w, vector of channels).
 """
 
 from .kernel import device
-from .packing import pack_lanes, unpack_lanes
+from .panels import pack_lanes, unpack_lanes
 from .pool_blocks import BLOCK_TABLE, BLOCKS, BOX, CHANNELS, GROUP_TABLE, GROUPS, NEAR, OUTPUTS, ROW
 from .simd import element, lanes, pointer
 

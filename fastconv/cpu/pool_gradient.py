@@ -20,7 +20,7 @@ from .blocks import Ints, Tables, odd_pitch
 from .engine import Engine
 from .kernel import Kernel, device, inline, named
 from .lane_choice import carry, divide, moved, where_same
-from .packing import clear_lanes
+from .panels import clear_lanes
 from .pool import BLOCK, FOUND, INDEXED, PACKED, SLOT, SLOTS
 from .pool_blocks import (
     COPY_TAPS,

@@ -21,7 +21,7 @@ from ..host import L2_BYTES, L3_BYTES, lanes_of
 from .blocks import Ints, Table, Tables, columns, odd_pitch, offsets
 from .engine import Engine
 from .kernel import Kernel, device
-from .packing import pack_lane_box, pack_lanes, unpack_lanes
+from .panels import pack_lane_box, pack_lanes, unpack_lanes
 from .simd import element, lanes, load_first, pointer, store, zero
 from .stages import Plan
 from .tile import NARROW_BYTES, ROWS, ROWS_OF, STEPS, accumulate

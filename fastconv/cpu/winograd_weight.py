@@ -20,7 +20,7 @@ from ..host import L2_BYTES, lanes_of
 from .blocks import Ints, Tables, columns, odd_pitch, offsets
 from .engine import Engine
 from .kernel import Kernel
-from .packing import pack_lane_box, unpack_lanes
+from .panels import pack_lane_box, unpack_lanes
 from .simd import lanes, load, pointer, store, zero
 from .stages import Plan
 from .tile import ROWS, ROWS_OF, accumulate
