@@ -12,7 +12,8 @@ from .cases import data
 from .plans import forget_plans
 
 # Several blocks and one, whole tiles and not, more channels than are summed at a time, groups,
-# strides, padding (which is copied and asks for nothing).
+# strides; more taps, padded or not, of which one block asks for the filters that are packed next,
+# gradients of filters for dy.
 SHAPES = [
     ((3, 20, 17, 19), (70, 20, 1, 1), {}),
     ((2, 300, 9, 31), (24, 300, 1, 1), {}),
@@ -20,6 +21,9 @@ SHAPES = [
     ((2, 48, 11, 13), (40, 24, 1, 1), {"groups": 2}),
     ((2, 36, 33, 35), (33, 36, 1, 1), {"stride": (2, 3)}),
     ((2, 18, 12, 14), (20, 18, 3, 3), {"padding": 1}),
+    ((1, 40, 5, 6), (200, 40, 3, 3), {"padding": 1}),
+    ((1, 22, 5, 6), (36, 11, 3, 2), {"groups": 2, "stride": 2}),
+    ((5, 6, 19, 33), (40, 6, 5, 4), {"stride": 2}),
 ]
 
 
@@ -59,7 +63,7 @@ def test_tiles_ask_for_all_of_the_next_block(stride, last, channels, height):
     strides = (0, 0, 1, 0, wide * channels, channels) if last else (0, 0, 8 * wide, 0, wide, 1)
     x = Layout((1, 1, channels, 1, 8, wide), strides)
     rows, steps = direct_weight._lines_ahead(
-        x, (1, stride, stride), block, channels, height, itemsize
+        x, (1, stride, stride), block, channels, channels, height, itemsize
     )
     pixels = offsets(block, (0, 0, stride * strides[4], stride * strides[5]))
     assert len(rows) == channels
@@ -93,6 +97,40 @@ def test_pixels_ask_for_those_of_a_later_tile():
         seen = image.pixels[12:18, None] + image.steps[some]
         asked = lines(image.pixels[ahead.AHEAD] + steps[some][::2], itemsize)
         assert asked >= lines(seen[:, ::16], itemsize)
+
+
+@pytest.mark.parametrize("sums", [27, 150, 576])
+@pytest.mark.parametrize("last", [False, True])
+def test_more_sums_ask_for_less_each(last, sums):
+    block, filters, height, itemsize = (1, 1, 1, 256), 64, 6, 4
+    dy = Layout(
+        (1, 1, filters, 1, 1, 256), (0, 0, *((1, 0, 0, filters) if last else (256, 0, 0, 1)))
+    )
+    rows, steps = direct_weight._lines_ahead(dy, (1, 1, 1), block, filters, sums, height, itemsize)
+    assert len(rows) == sums
+    asked = lines(rows[::height, None] + steps[::2], itemsize)
+    places = [lines(row + steps[::2], itemsize) for row in np.unique(rows)]
+    assert len(asked) >= min(0.95 * 16 * filters, 128 * len(places))
+    assert asked <= lines(np.arange(16 * 16 * (filters + 16)), itemsize)
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize(("channels", "taps", "pixels"), [(60, 9, 49), (300, 1, 49), (40, 6, 30)])
+def test_pixels_ask_for_the_filters_that_are_packed_next(channels, taps, pixels, swapped):
+    row, height, itemsize = 64, 6, 4
+    filters = 2 * row
+    strides = (taps, filters * taps) if swapped else (channels * taps, taps)
+    w = Layout((1, filters, channels, 1, 1, taps), (0, *strides, 0, 0, -1 if swapped else 1))
+    steps = offsets(w.shape[2:], w.strides[2:])
+    rows, asks = direct._filters_ahead(w, steps, pixels, row, height, itemsize)
+    assert len(rows) == pixels
+    for begin in range(0, len(steps), tile.STEPS):
+        some = slice(begin, begin + tile.STEPS)
+        lanes = np.arange(row) * strides[0]
+        seen = lines(steps[some, None] + lanes, itemsize)
+        asked = lines(rows[::height, None] + asks[begin : begin + tile.STEPS : 2], itemsize)
+        possible = min(len(seen), len(asks[some]) // 2 * -(-pixels // height))
+        assert len(asked & seen) >= 0.8 * possible
 
 
 def test_what_is_beyond_the_caches():

@@ -21,7 +21,7 @@ from .engine import Engine
 from .far import is_far
 from .image import BLOCK_FIELDS, BLOCK_TABLE, IMAGE_FIELDS, PIXELS, RESULT, ImageBlocks, see_block
 from .kernel import Kernel, named, once
-from .packing import pack_panel, unpack_panel
+from .panels import pack_panel, unpack_panel
 from .simd import element, lanes, load_first, pointer, store
 from .stages import Plan
 from .tile import NARROW_BYTES, ROWS, ROWS_OF, STEPS, accumulate, accumulate_far, fills_lines
@@ -134,7 +134,8 @@ def _kernel(far: bool, asks: bool) -> Kernel:
         slab = pointer(sums, size[SLAB])
         image = see_block(x, size, table, block, group, 0, size[CHANNELS], slab)
         first_part = share * panels // size[SHARES]
-        for part in range(first_part, (share + 1) * panels // size[SHARES]):
+        end_part = (share + 1) * panels // size[SHARES]
+        for part in range(first_part, end_part):
             packed = size[PANEL] == 0
             panel = pointer(slab, size[PANEL])
             if packed:
@@ -155,6 +156,16 @@ def _kernel(far: bool, asks: bool) -> Kernel:
                         size, table, weight, bias, group, part, w_run, begin, end, panel
                     )
                 span, relu = end - begin, size[RELU] > 0 and end == depth
+                coming, lines = image, size[NOTHING]
+                if asks and packed and part == first_part:  # the others find x in a cache
+                    lines = size[AHEAD_STEPS] + begin
+                elif asks and not packed:
+                    following = end if end < depth else 0
+                    next_part = part if end < depth else min(part + 1, end_part - 1)
+                    coming = pointer(
+                        weight, group * size[W_GROUP] + next_part * row * size[W_FILTER]
+                    )
+                    lines = size[AHEAD_STEPS] + following
                 run, i = size[Y_RUNS], 0
                 while i < pixels:
                     length, place, pitch = pixels, sums, row
@@ -170,10 +181,7 @@ def _kernel(far: bool, asks: bool) -> Kernel:
                     else:
                         add, asked = begin > 0, None
                         if asks:
-                            lines = size[NOTHING]
-                            if part == first_part:  # the others find x in a cache
-                                lines = size[AHEAD_STEPS] + begin
-                            asked = image, size[AHEAD_PIXELS] + i, lines
+                            asked = coming, size[AHEAD_PIXELS] + i, lines
                         accumulate(
                             *factors,
                             None,
@@ -224,6 +232,36 @@ def _lines_ahead(image: ImageBlocks, height: int, itemsize: int) -> Table:
         for steps in np.split(image.steps, range(STEPS, len(image.steps), STEPS))
     ]
     return np.concatenate(parts)
+
+
+def _filters_ahead(
+    w: Layout, w_offsets: Table, pixels: int, row: int, height: int, itemsize: int
+) -> tuple[Table, Table]:
+    """What pixels and steps ask for of the filters that are packed next, STEPS at a time.
+
+    Lines are those of the filters of a panel, or of the channels of as many steps, whichever lie
+    farther apart; so many of these for each tile that all are asked for.
+    """
+    _, filters, channels, *taps = w.shape
+    each = prod(taps)
+    begins = np.arange(0, channels * each, STEPS)
+    if abs(w.strides[1]) > abs(w.strides[2]):
+        count, distance = min(row, filters), w.strides[1]
+        near = [w_offsets[begin : begin + STEPS] for begin in begins]
+    else:
+        count, distance = STEPS // each + 1, w.strides[2]
+        lanes = offsets((min(row, filters),), w.strides[1:2])
+        near = [
+            (w_offsets[channel : channel + each, None] + lanes).ravel()
+            for channel in begins // each * each
+        ]
+    tile = np.arange(pixels) // height
+    share = -(-count // (int(tile[-1]) + 1))
+    rows = np.arange(share) * distance
+    return (
+        np.minimum(tile * share, max(count - share, 0)) * distance,
+        np.concatenate([in_steps(rows, lines_among(lines, itemsize), STEPS) for lines in near]),
+    )
 
 
 @Engine
@@ -277,19 +315,24 @@ def correlate(
 
     tables = Tables()
     in_pixels = not image.padded and prod(taps) == x.strides[2] == 1
-    asks = in_pixels and is_beyond(x, dtype.itemsize, threads)
-    ahead_pixels = ahead_steps = nothing = np.empty(0, np.int64)
-    if asks:
-        ahead_pixels = np.append(image.pixels[AHEAD:], [image.pixels[-1]] * AHEAD)
-        ahead_steps = _lines_ahead(image, ROWS_OF[cols], dtype.itemsize)
-        nothing = np.zeros_like(ahead_steps[:STEPS])
-    w_offsets = offsets((channels, *taps), w.strides[2:])
-    y_offsets = offsets(block, (y.strides[0], *y.strides[3:]))
-    y_runs = runs(y_offsets, y.strides[5])
     # The one block that there is passes over each panel once: its tasks pack them, some steps at a
     # time that stay in the first-level cache. One image of 7x7 pixels and 512 channels, 3x3 and
     # 1x1, took 0.55 to 0.7 of the time of packing all panels before.
     own = blocks == 1
+    asked = w if own else x
+    asks = (own or in_pixels) and is_beyond(asked, dtype.itemsize, threads)
+    w_offsets = offsets((channels, *taps), w.strides[2:])
+    ahead_pixels = ahead_steps = nothing = np.empty(0, np.int64)
+    if asks and own:
+        ahead_pixels, ahead_steps = _filters_ahead(
+            w, w_offsets, prod(pixels), row, ROWS_OF[cols], dtype.itemsize
+        )
+    elif asks:
+        ahead_pixels = np.append(image.pixels[AHEAD:], [image.pixels[-1]] * AHEAD)
+        ahead_steps = _lines_ahead(image, ROWS_OF[cols], dtype.itemsize)
+        nothing = np.zeros_like(ahead_steps[:STEPS])
+    y_offsets = offsets(block, (y.strides[0], *y.strides[3:]))
+    y_runs = runs(y_offsets, y.strides[5])
     slots = 0 if own else groups * panels * (depth + 1) * row
     panel = odd_pitch(image.slab + width, width)
     slot = odd_pitch(sums + panel + (min(depth, STEPS) + 1) * row * own, width)
