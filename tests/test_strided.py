@@ -5,7 +5,7 @@ import pytest
 
 import fastconv
 from fastconv.cpu import driver, stages, strided
-from fastconv.cpu.views import Layout, part_of
+from fastconv.cpu.views import Layout, flat, part_of
 
 from .cases import data
 from .plans import forget_plans
@@ -96,9 +96,24 @@ def test_bias_and_activation(rng):
 
 def test_phases_are_one_job(plans, rng):
     dy, w = data(rng, (4, 40, 8, 8), "f4"), data(rng, (40, 30, 4, 4), "f4")
-    fastconv.conv_transpose2d(dy, w, stride=2, padding=1)
+    y = fastconv.conv_transpose2d(dy, w, stride=2, padding=1)
     (plan,) = plans
-    assert [len(stage) for stage in plan.stages] == [4, 4]
+    # The filters of all phases are packed at once ...
+    assert [len(stage) for stage in plan.stages] == [1, 4]
+    # ... unless they need not be transposed, ...
+    neighbours = np.ascontiguousarray(w.transpose(2, 3, 0, 1)).transpose(2, 3, 0, 1)
+    np.testing.assert_array_equal(fastconv.conv_transpose2d(dy, neighbours, stride=2, padding=1), y)
+    assert [len(stage) for stage in plans[1].stages] == [4, 4]
+    # ... or there is but one.
+    fastconv.conv_transpose2d(dy, w[..., :1, :1], stride=2)
+    assert [len(stage) for stage in plans[-1].stages] == [1, 1]
+
+
+def test_filters_that_lie_backwards(rng):
+    dy, w = data(rng, (4, 40, 8, 8), "f4"), data(rng, (40, 30, 5, 3), "f4")
+    backwards = np.ascontiguousarray(w[:, :, ::-1])[:, :, ::-1]
+    y = fastconv.conv_transpose2d(dy, w, stride=2, padding=1)
+    np.testing.assert_array_equal(fastconv.conv_transpose2d(dy, backwards, stride=2, padding=1), y)
 
 
 def test_phases_that_are_alike_share_what_kernels_read(plans, rng):
@@ -116,6 +131,16 @@ def test_part_of_a_layout():
     view = array[..., *spatial]
     assert part == Layout(view.shape, tuple(s // 8 for s in view.strides))
     assert start == view.flat[0]
+
+
+def test_pixels_of_a_part_that_is_the_whole_lie_on_a_line():
+    whole = Layout((4, 1, 8, 1, 3, 5), (120, 120, 1, 120, 40, 8))
+    part, _ = part_of(whole, 3 * (slice(0, None, 1),))
+    (line,) = flat(part)
+    assert line.shape == (1, 1, 8, 1, 1, 60)
+    assert line.strides[5] == 8
+    some, _ = part_of(whole, (slice(0, None, 1), slice(0, None, 2), slice(0, None, 1)))
+    assert flat(some) == (some,)
 
 
 def test_part_of_one_pixel_has_no_step():

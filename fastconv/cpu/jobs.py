@@ -17,6 +17,7 @@ from . import (
     direct_weight,
     fill,
     gemm,
+    phase_filters,
     planar,
     planar_weight,
     winograd,
@@ -38,7 +39,10 @@ _CORRELATE = {
     "winograd": winograd.correlate,
 }
 _GRAD_INPUT = {
-    name: by_phases(engine) for name, engine in _CORRELATE.items() if name != "depthwise"
+    "direct": by_phases(direct.correlate, phase_filters.pack),
+    "gemm": by_phases(gemm.correlate),
+    "planar": by_phases(planar.correlate),
+    "winograd": by_phases(winograd.correlate),
 }
 _WEIGHT = {
     "depthwise": depthwise_weight.grad_weight,

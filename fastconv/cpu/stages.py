@@ -104,12 +104,15 @@ class Part(NamedTuple):
         return -(-self.plan.work // line) * line
 
 
-def joined(parts: Sequence[Part], most_work: int) -> Plan:
+def joined(parts: Sequence[Part], most_work: int, first: Plan | None = None) -> Plan:
     """One plan for all parts, of which several may share one; all have ``a``, bias and dtype.
 
-    As many as take no more than ``most_work`` numbers of scratch memory are done side by side.
+    As many as take no more than ``most_work`` numbers of scratch memory are done side by side. If
+    there is a plan that comes ``first``, it takes the place of all stages of parts but their last.
     """
     plans = {id(part.plan): part.plan for part in parts}
+    if first:
+        plans[id(first)] = first
     begins, size, table = {}, 0, 0
     for key, plan in plans.items():
         begins[key] = size, table
@@ -126,6 +129,10 @@ def joined(parts: Sequence[Part], most_work: int) -> Plan:
         (_side_by_side(batch, begins), sum(part.plan.operations for part in batch))
         for batch in batches
     ]
+    if first:
+        size, table = begins[id(first)]
+        packing = [tasks._replace(size=size, table=table) for tasks in first.stages[0]]
+        jobs = [([packing, stages[-1]], operations) for stages, operations in jobs]
     whole = copy(parts[0].plan)
     whole.size = np.concatenate([plan.size for plan in plans.values()])
     whole.table = np.concatenate([plan.table for plan in plans.values()])

@@ -5,11 +5,13 @@ Each phase is a part of the pixels of ``dx``, correlated with a part of the taps
 next: a layer has one beginning and one end at which some wait for others, not one for each phase.
 """
 
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 
-from ..geometry import ConvGeometry
+from ..geometry import ConvGeometry, Phase
 from .engine import Engine
 from .stages import Part, Plan, joined
 from .views import Layout, part_of
@@ -21,10 +23,15 @@ ONES = (1, 1, 1)
 JOINED_BYTES = 32 * 2**20
 
 
-def by_phases(correlate: Engine) -> Engine:
+# Plans what packs the filters ``w`` for all phases, each with where its scratch memory begins.
+Pack = Callable[[np.dtype[Any], int, Layout, Sequence[tuple[Phase, int]]], Plan | None]
+
+
+def by_phases(correlate: Engine, pack: Pack | None = None) -> Engine:
     """The engine that takes ``dy``, filters with their two channel axes swapped, and ``dx``.
 
-    Its options are the geometry of the forward map and ``relu``.
+    Its options are the geometry of the forward map and ``relu``. What ``pack`` plans takes the
+    place of the first stage of all phases, if these have two each and are done side by side.
     """
 
     def make_plan(
@@ -37,16 +44,23 @@ def by_phases(correlate: Engine) -> Engine:
         relu: bool,
     ) -> Plan:
         plans: dict[tuple[Any, ...], Plan] = {}  # many phases are alike but for their places
-        parts = []
+        parts: list[tuple[Part, Phase]] = []
         for phase in g.phases:
             taps, w_start = part_of(w, phase.taps[1:])
             place, dx_start = part_of(dx, phase.place[1:])
             how = taps, place, ONES, phase.before, phase.dilation, relu
             if how not in plans:
                 plans[how] = correlate.make_plan(dtype, threads, dy, *how)
-            parts.append(Part(plans[how], w_start, dx_start))
+            parts.append((Part(plans[how], w_start, dx_start), phase))
         # What takes longest begins first, so that threads end together.
-        parts.sort(key=lambda part: -part.plan.operations)
-        return joined(parts, JOINED_BYTES // dtype.itemsize)
+        parts.sort(key=lambda each: -each[0].plan.operations)
+        most_work = JOINED_BYTES // dtype.itemsize
+        first = None
+        ends = list(accumulate(part.space for part, _ in parts))
+        together = len(parts) > 1 and ends[-1] <= most_work
+        if pack and together and all(len(part.plan.stages) == 2 for part, _ in parts):
+            starts = zip([phase for _, phase in parts], [0, *ends], strict=False)
+            first = pack(dtype, threads, w, list(starts))
+        return joined([part for part, _ in parts], most_work, first)
 
     return Engine(make_plan)

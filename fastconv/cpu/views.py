@@ -78,8 +78,12 @@ def flat(*layouts: Layout) -> tuple[Layout, ...]:
     in_a_row = True
     for shape, strides in layouts:
         line = strides[5]
-        in_line = strides[3:5] == (shape[4] * shape[5] * line, shape[5] * line)
-        if not in_line or shape[3:] != layouts[0].shape[3:]:
+        followed = (shape[4] * shape[5] * line, shape[5] * line)
+        for extent, stride, step in zip(shape[3:5], strides[3:5], followed, strict=True):
+            # What lies after the only one, nothing does: `part_of` puts 0 there.
+            if extent > 1 and stride != step:
+                return layouts
+        if shape[3:] != layouts[0].shape[3:]:
             return layouts
         in_a_row = in_a_row and strides[0] == prod(shape[3:]) * line
     lines = []
