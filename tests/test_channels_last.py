@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 import fastconv
+from fastconv.cpu import depthwise_last_weight
 
 from . import reference
 from .cases import CASES, Case, assert_close, assert_close_in_norm, data
+from .plans import forget_plans
 from .test_maps import function, poisoned, read_only
 
 LAST = {"data_format": "channels_last"}
@@ -107,6 +109,28 @@ def test_depthwise_lines_of_every_width(taps, stride, padding, rng):
         out = poisoned(w.shape, "f4")
         dw = fastconv.conv2d_grad_weight(last(dy), last(x), w.shape, **options, out=out)
         assert_close(dw, reference.conv_grad_weight(dy, x, w.shape, **case.geometry))
+
+
+@pytest.mark.usefixtures("plans_anew")
+@pytest.mark.parametrize("groups", [48, 90])
+@pytest.mark.parametrize(("extents", "stride"), [((7, 9), 1), ((90, 100), (1, 2))])
+def test_depthwise_sums_some_groups_before_the_next(extents, stride, groups, rng, monkeypatch):
+    case = Case(extents, (3, 3), 2, groups, groups, stride, 1, 1, groups)
+    x = data(rng, case.x_shape, "f4")
+    expected = reference.conv(x, np.ones(case.weight_shape, "f4"), **case.geometry)
+    dy = data(rng, expected.shape, "f4")
+    exact = reference.conv_grad_weight(dy, x, case.weight_shape, **case.geometry)
+    results = []
+    for seen in (0, 2**16, 2**30):
+        monkeypatch.setattr(depthwise_last_weight, "SEEN_BYTES", seen)
+        forget_plans()
+        dw = poisoned(case.weight_shape, "f4")
+        options = {**case.geometry, **LAST, "algorithm": "depthwise"}
+        fastconv.conv2d_grad_weight(last(dy), last(x), dw.shape, **options, out=dw)
+        assert_close_in_norm(dw, exact)
+        results.append(dw)
+    np.testing.assert_array_equal(results[0], results[1])
+    np.testing.assert_array_equal(results[0], results[2])
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.padding != "same"][::5], ids=str)

@@ -120,7 +120,7 @@ def depthwise_lines(task, slot, size, table, x, weight, bias, y, work):
     """Compute some lines of the result."""
     tasks, lines, taps = size[TASKS], size[LINES], pointer(work, lanes(work))
     for number in range(task * lines // tasks, (task + 1) * lines // tasks):
-        _correlate_line(x, size, table, number, y, taps)
+        _correlate_line(x, size, table, number, y, taps, 0, size[VECTORS])
 
 
 def make_plan(

@@ -34,7 +34,6 @@ from .lines import (
     TAPS,
     THREE,
     THREE_STRIDED,
-    VECTORS,
     Y_AHEAD,
     Y_COL,
     Y_ROW,
@@ -98,7 +97,7 @@ def _runner(name, run, kind, begin, add_taps, finish, load_edge):
 
     @device
     @named(name, run, kind)
-    def compute(x, size, table, line, at, y, panels):
+    def compute(x, size, table, line, at, y, panels, first_vector, end_vector):
         # Fields are read once: for all that the compiler knows, what is written lies where they do.
         width, groups, pitch = lanes(y), size[GROUPS], size[PITCH]
         rows, first_row = table[line + ROWS], table[line + ROW_TABLE]
@@ -112,7 +111,7 @@ def _runner(name, run, kind, begin, add_taps, finish, load_edge):
         if run == 1 and kind == ANY:
             first, last = inside(at, dilation, extent, cols)
         values, seen = tile(y, 1, count), tile(y, 1, reach)
-        for v in range(size[VECTORS]):
+        for v in range(first_vector, end_vector):
             group = min(v * width, groups - width)
             panel = pointer(panels, v * pitch)
             begin(values, panel, y, y_col, group)
@@ -150,30 +149,30 @@ def _chooser(name, run, any_row, three, strided, pairs=None):
     # Makes a function that calls that of a kind of rows.
     @inline
     @named(name, run)
-    def take(kind, x, size, table, line, at, y, panels):
+    def take(kind, x, size, table, line, at, y, panels, first, last):
         if kind == ANY:
-            any_row(x, size, table, line, at, y, panels)
+            any_row(x, size, table, line, at, y, panels, first, last)
         elif kind == THREE:
-            three(x, size, table, line, at, y, panels)
+            three(x, size, table, line, at, y, panels, first, last)
         else:
-            strided(x, size, table, line, at, y, panels)
+            strided(x, size, table, line, at, y, panels, first, last)
 
     if pairs is None:
         return take
 
     @inline
     @named(name, run, "pairs")
-    def take_pairs(kind, x, size, table, line, at, y, panels):
+    def take_pairs(kind, x, size, table, line, at, y, panels, first, last):
         if kind == PAIRS:
-            pairs(x, size, table, line, at, y, panels)
+            pairs(x, size, table, line, at, y, panels, first, last)
         else:
-            take(kind, x, size, table, line, at, y, panels)
+            take(kind, x, size, table, line, at, y, panels, first, last)
 
     return take_pairs
 
 
 def line_walker(name, begin_of, adder_of, finish_of, pair_adder_of=None, load_edge=load_or_zero):
-    """Make a function that goes through a line in runs of some pixels.
+    """Make a function that goes through a line in runs of some pixels, for some vectors of groups.
 
     Parameters
     ----------
@@ -213,7 +212,7 @@ def line_walker(name, begin_of, adder_of, finish_of, pair_adder_of=None, load_ed
 
     @device
     @named(name)
-    def walk(x, size, table, number, y, panels):
+    def walk(x, size, table, number, y, panels, first_vector, end_vector):
         line = size[LINE_TABLE] + number * LINE_FIELDS
         seen, result = pointer(x, table[line + IMAGE]), pointer(y, table[line + RESULT])
         first, pixels, step = table[line + AT], table[line + PIXELS], size[STEP]
@@ -231,7 +230,7 @@ def line_walker(name, begin_of, adder_of, finish_of, pair_adder_of=None, load_ed
             at = first + q * step
             here, to = pointer(seen, q * step * size[COL]), pointer(result, q * size[Y_COL])
             left = end - q if begin <= q < end else 0
-            arguments = here, size, table, line, at, to, panels
+            arguments = here, size, table, line, at, to, panels, first_vector, end_vector
             # 6 and 9 pixels are threes: after fours, 2 or 1 would be left, to be taken one by one.
             if fours and left >= 4 and left != 6 and left != 9:
                 take_4(kind, *arguments)

@@ -140,6 +140,8 @@ class ImageLines:
         Numbers in a vector.
     far : bool
         Whether the result is written past the caches.
+    cached : int
+        Bytes of image and result up to which the next line is not asked for.
 
     Attributes
     ----------
@@ -166,6 +168,7 @@ class ImageLines:
         pitch: int,
         width: int,
         far: bool = False,
+        cached: int = CACHED_BYTES,
     ) -> None:
         groups, taps = w.shape[0], w.shape[3:]
         offset = offsets(taps, w.strides[3:]).reshape(taps)
@@ -190,7 +193,7 @@ class ImageLines:
         self.count = len(table)
         self.operations = 2 * groups * int(table[:, [PIXELS, ROWS, TAPS]].prod(axis=1).sum())
         vectors, vector_bytes = ceil(groups / width), VECTOR_BITS // 8
-        ahead = (prod(x.shape) + prod(y.shape)) * vector_bytes // width > CACHED_BYTES
+        ahead = (prod(x.shape) + prod(y.shape)) * vector_bytes // width > cached
         self.fields: Ints = (
             groups,
             vectors,

@@ -17,7 +17,15 @@ from .blocks import Ints, Table, Tables
 from .kernel import Kernel, inline
 from .lane_choice import divide, largest, lowest
 from .line_walk import line_walker, writer_of
-from .lines import IMAGE_FIELDS, LINES, ImageLines, are_neighbours, goes_far, line_tasks
+from .lines import (
+    IMAGE_FIELDS,
+    LINES,
+    VECTORS,
+    ImageLines,
+    are_neighbours,
+    goes_far,
+    line_tasks,
+)
 from .pool_blocks import ONES, PIECE, Windows
 from .simd import load_or, zero
 from .stages import Plan
@@ -99,7 +107,7 @@ def largest_in_lines(task, slot, size, table, x, unused, bias, y, work):
     """Take some lines of the result."""
     tasks, lines = size[TASKS], size[LINES]
     for number in range(task * lines // tasks, (task + 1) * lines // tasks):
-        _largest_in_line(x, size, table, number, y, x)
+        _largest_in_line(x, size, table, number, y, x, 0, size[VECTORS])
 
 
 @Kernel
@@ -107,7 +115,7 @@ def mean_of_lines(task, slot, size, table, x, dy, bias, y, work):
     """Take some lines of the result; ``x`` is ``dy`` of a gradient."""
     tasks, lines = size[TASKS], size[LINES]
     for number in range(task * lines // tasks, (task + 1) * lines // tasks):
-        _mean_of_line(x, size, table, number, y, x)
+        _mean_of_line(x, size, table, number, y, x, 0, size[VECTORS])
 
 
 def divisor_of(sizes: list[Table]) -> int:
