@@ -7,7 +7,7 @@ import pytest
 
 import fastconv
 from fastconv import host
-from fastconv.cpu import direct_weight
+from fastconv.cpu import direct_weight, driver
 from fastconv.cpu.jobs import jobs_of
 from fastconv.geometry import conv_geometry
 
@@ -48,6 +48,37 @@ def test_gradient_of_filters(x_shape, filters, stride, padding, algorithm, data_
         dy, x, dw.shape, stride, padding, algorithm=algorithm, data_format=data_format, out=dw
     )
     assert_close(dw[..., 0, 0], expected)
+
+
+@pytest.mark.usefixtures("plans_anew")
+@pytest.mark.parametrize("groups", [1, 2])
+def test_sums_that_lie_as_the_gradient_does_are_written_at_once(groups, dtype, rng, monkeypatch):
+    channels, filters = 128, 600
+    x, dy = (
+        data(rng, (5, groups * channels, 9, 14), dtype),
+        data(rng, (5, groups * filters, 9, 14), dtype),
+    )
+    monkeypatch.setattr(direct_weight, "BLOCK_PIXELS", 100)
+    monkeypatch.setattr(direct_weight, "SHARE_OPERATIONS", 10**12)
+    stages, run = [], driver.run
+
+    def spy(plan, *arrays):
+        stages.append(len(plan.stages))
+        run(plan, *arrays)
+
+    monkeypatch.setattr(driver, "run", spy)
+    shape = (groups * filters, channels, 1, 1)
+    room = np.full((*shape[:1], channels + 3, *shape[2:]), np.nan, dtype)
+    results = []
+    for out in (room[:, 3:], np.full((channels, shape[0], 1, 1), np.nan, dtype).swapaxes(0, 1)):
+        how = {"groups": groups, "algorithm": "direct", "out": out}
+        results.append(fastconv.conv2d_grad_weight(dy, x, shape, **how))
+    assert stages == [1, 2]
+    assert np.isnan(room[:, :3]).all()
+    np.testing.assert_array_equal(*results)
+    split = dy.reshape(5, groups, filters, 9, 14), x.reshape(5, groups, channels, 9, 14)
+    expected = np.einsum("ngkhw,ngchw->gkc", *(a.astype("f8") for a in split), optimize=True)
+    assert_close(results[0].reshape(groups, filters, channels), expected)
 
 
 @pytest.mark.parametrize(("filters", "channels", "swapped"), [(24, 96, True), (96, 24, False)])

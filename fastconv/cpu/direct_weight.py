@@ -99,10 +99,11 @@ PIECE = 256
     SLOT,
     SLAB,
     IN_PLACE,  # whether panels are dy itself
+    AT_ONCE,  # whether sums are written to dw and nowhere else
     ASKS_DY,  # whether it is the next block of dy that is asked for, not of x
     AHEAD,  # where in `table`: what each tile and each step ask for in the next block
     LINES,
-) = range(IMAGE_FIELDS, IMAGE_FIELDS + 32)
+) = range(IMAGE_FIELDS, IMAGE_FIELDS + 33)
 
 
 def _kernel(asks: bool) -> Kernel:
@@ -158,6 +159,11 @@ def _kernel(asks: bool) -> Kernel:
                         cols,
                     )
                 whole = (group * size[PANELS] + index) * size[CHUNKS] + chunk
+                sums, pitch = pointer(work, (whole * shares + share) * size[SUMS]), row
+                if size[AT_ONCE]:
+                    begin = group * size[W_GROUP] + first * size[W_FILTER]
+                    sums = pointer(dw, begin + channel * size[W_CHANNEL])
+                    pitch = size[W_CHANNEL]
                 accumulate(
                     image,
                     table,
@@ -169,8 +175,8 @@ def _kernel(asks: bool) -> Kernel:
                     row_pitch,
                     None,
                     None,
-                    pointer(work, (whole * shares + share) * size[SUMS]),
-                    row,
+                    sums,
+                    pitch,
                     number > start,
                     False,
                     cols,
@@ -337,7 +343,10 @@ def grad_weight(
     y_runs = runs(y_offsets, dy.strides[5])
     few = filters <= FEW or chunk * taps <= FEW
     in_place = few and dy.strides[2] == 1 and filters % row == 0 and len(y_runs) == 2
-    slots = wholes * shares * sums
+    # Sums of one share that lie as dw does are put there: 512 channels to 2048 of one image of 7x7
+    # pixels took 0.72 of the time, 1x1 layers of 16 images 0.96 to 1.0.
+    at_once = shares == taps == dw.strides[1] == 1 and filters % row == 0
+    slots = 0 if at_once else wholes * shares * sums
     panel = prod(block) * row
     slot = odd_pitch(panel + image.slab + width, width)
     size = (
@@ -368,11 +377,14 @@ def grad_weight(
         slot,
         panel,
         int(in_place),
+        int(at_once),
         int(asks_dy),
         tables.add(ahead),
         tables.add(lines),
     )
-    stages = [(GRAD_SHARE[asks], tasks * shares), (unpack_grad, wholes)]
+    stages = [(GRAD_SHARE[asks], tasks * shares)]
+    if not at_once:
+        stages.append((unpack_grad, wholes))
     if shares > 1:
         stages.insert(1, (add_shares, wholes * pieces))
     return Plan(dtype, stages, size, tables, slots + threads * slot, operations)
