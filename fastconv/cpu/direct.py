@@ -250,9 +250,9 @@ def _filters_ahead(
         near = [w_offsets[begin : begin + STEPS] for begin in begins]
     else:
         count, distance = STEPS // each + 1, w.strides[2]
-        lanes = offsets((min(row, filters),), w.strides[1:2])
+        across = offsets((min(row, filters),), w.strides[1:2])
         near = [
-            (w_offsets[channel : channel + each, None] + lanes).ravel()
+            (w_offsets[channel : channel + each, None] + across).ravel()
             for channel in begins // each * each
         ]
     tile = np.arange(pixels) // height

@@ -59,8 +59,8 @@ def by_phases(correlate: Engine, pack: Pack | None = None) -> Engine:
         ends = list(accumulate(part.space for part, _ in parts))
         together = len(parts) > 1 and ends[-1] <= most_work
         if pack and together and all(len(part.plan.stages) == 2 for part, _ in parts):
-            starts = zip([phase for _, phase in parts], [0, *ends], strict=False)
-            first = pack(dtype, threads, w, list(starts))
+            phases = [phase for _, phase in parts]
+            first = pack(dtype, threads, w, list(zip(phases, [0, *ends[:-1]], strict=True)))
         return joined([part for part, _ in parts], most_work, first)
 
     return Engine(make_plan)
