@@ -59,6 +59,7 @@ def test_sums_that_lie_as_the_gradient_does_are_written_at_once(groups, dtype, r
         data(rng, (5, groups * filters, 9, 14), dtype),
     )
     monkeypatch.setattr(direct_weight, "BLOCK_PIXELS", 100)
+    monkeypatch.setattr(direct_weight, "TASK_ROWS", 256)
     monkeypatch.setattr(direct_weight, "SHARE_OPERATIONS", 10**12)
     stages, run = [], driver.run
 

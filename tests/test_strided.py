@@ -109,6 +109,33 @@ def test_phases_are_one_job(plans, rng):
     assert [len(stage) for stage in plans[-1].stages] == [1, 1]
 
 
+@pytest.mark.parametrize(
+    ("x_shape", "w_shape", "options"),
+    [
+        ((6, 140, 31, 22), (40, 70, 3, 3), {"groups": 2, "padding": 1}),  # panels with a tail
+        ((6, 20, 31, 25), (24, 20, 3, 5), {"dilation": (1, 3)}),  # taps that are scattered
+        ((40, 20, 1, 25), (24, 20, 1, 5), {"stride": (3, 2)}),  # some phases only
+        ((9, 20, 9, 8, 9), (24, 20, 2, 3, 3), {}),
+    ],
+)
+def test_all_phases_are_packed_as_each_is(
+    x_shape, w_shape, options, dtype, plans, rng, monkeypatch
+):
+    ndim, options = len(x_shape) - 2, {"stride": 2, **options, "algorithm": "direct"}
+    x, w = np.zeros(x_shape, dtype), data(rng, w_shape, dtype)
+    dy = data(rng, function("conv", ndim)(x, w, **options).shape, dtype)
+    gradient = function("conv_grad_input", ndim)
+    plans.clear()
+    dx = gradient(dy, w, x_shape, **options)
+    assert [len(plan.stages[0]) for plan in plans if len(plan.stages[-1]) > 1] == [1]
+    monkeypatch.setattr(stages, "INTERRUPTIBLE", plans[-1].operations // 3)
+    forget_plans()
+    np.testing.assert_array_equal(gradient(dy, w, x_shape, **options), dx)
+    monkeypatch.setattr(strided, "JOINED_BYTES", 0)
+    forget_plans()
+    np.testing.assert_array_equal(gradient(dy, w, x_shape, **options), dx)
+
+
 def test_filters_that_lie_backwards(rng):
     dy, w = data(rng, (4, 40, 8, 8), "f4"), data(rng, (40, 30, 5, 3), "f4")
     backwards = np.ascontiguousarray(w[:, :, ::-1])[:, :, ::-1]

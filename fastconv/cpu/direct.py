@@ -109,16 +109,17 @@ def _pack_part(size, table, weight, bias, group, part, run, begin, end, panel):
 
 @Kernel
 def pack_filters(task, slot, size, table, x, weight, bias, y, work):
-    """Pack one panel."""
+    """Pack one panel; ``phase_filters.py`` lays out its panels like this."""
     group, part = divmod(task, size[PANELS])
     panel = pointer(work, task * (size[DEPTH] + 1) * size[COLS] * lanes(work))
     _pack_part(size, table, weight, bias, group, part, size[W_RUNS], 0, size[DEPTH], panel)
 
 
 def _kernel(own: bool, far: bool, asks: bool) -> Kernel:
-    """The kernel that packs its own panels, or the one that finds them packed: what the other does
-    not need takes a tenth of the time to compile. For results that are written past the caches, or
-    for others; for what is asked for in time, or for nothing.
+    """The kernel whose tasks pack their ``own`` panels, or the one that finds them packed.
+
+    What only the other needs would take a tenth of the time to compile. Either is made for results
+    that are written past the caches (``far``) or for others, and asks for what comes next or not.
     """
 
     @named(own, far, asks)
@@ -239,29 +240,25 @@ def _filters_ahead(
 ) -> tuple[Table, Table]:
     """What pixels and steps ask for of the filters that are packed next, STEPS at a time.
 
-    Lines are those of the filters of a panel, or of the channels of as many steps, whichever lie
-    farther apart; so many of these for each tile that all are asked for.
+    Each tile asks for the steps of some filters of a panel, or for all filters of some channels,
+    whichever lie farther apart; for so many that all are asked for.
     """
-    _, filters, channels, *taps = w.shape
-    each = prod(taps)
-    begins = np.arange(0, channels * each, STEPS)
-    if abs(w.strides[1]) > abs(w.strides[2]):
-        count, distance = min(row, filters), w.strides[1]
-        near = [w_offsets[begin : begin + STEPS] for begin in begins]
-    else:
-        count, distance = STEPS // each + 1, w.strides[2]
-        across = offsets((min(row, filters),), w.strides[1:2])
-        near = [
-            (w_offsets[channel : channel + each, None] + across).ravel()
-            for channel in begins // each * each
-        ]
+    each, across = prod(w.shape[3:]), offsets((min(row, w.shape[1]),), w.strides[1:2])
+    far_apart = abs(w.strides[1]) > abs(w.strides[2])
+    distance = w.strides[1 if far_apart else 2]
+    count = len(across) if far_apart else STEPS // each + 1
     tile = np.arange(pixels) // height
     share = -(-count // (int(tile[-1]) + 1))
     rows = np.arange(share) * distance
-    return (
-        np.minimum(tile * share, max(count - share, 0)) * distance,
-        np.concatenate([in_steps(rows, lines_among(lines, itemsize), STEPS) for lines in near]),
-    )
+    if far_apart:
+        steps = np.split(w_offsets, range(STEPS, len(w_offsets), STEPS))
+        parts = [in_steps(rows, lines_among(some, itemsize), STEPS) for some in steps]
+    else:
+        # The same of every channel, from where that begins.
+        lines = lines_among((w_offsets[:each, None] + across).ravel(), itemsize) - w_offsets[0]
+        firsts = w_offsets[np.arange(0, len(w_offsets), STEPS) // each * each]
+        parts = [first + in_steps(rows, lines, STEPS) for first in firsts]
+    return np.minimum(tile * share, max(count - share, 0)) * distance, np.concatenate(parts)
 
 
 @Engine
@@ -319,8 +316,9 @@ def correlate(
     # time that stay in the first-level cache. One image of 7x7 pixels and 512 channels, 3x3 and
     # 1x1, took 0.55 to 0.7 of the time of packing all panels before.
     own = blocks == 1
-    asked = w if own else x
-    asks = (own or in_pixels) and is_beyond(asked, dtype.itemsize, threads)
+    # Of more taps than are packed at a time most could not be asked for.
+    asked, may_ask = (w, prod(taps) <= STEPS) if own else (x, in_pixels)
+    asks = may_ask and is_beyond(asked, dtype.itemsize, threads)
     w_offsets = offsets((channels, *taps), w.strides[2:])
     ahead_pixels = ahead_steps = nothing = np.empty(0, np.int64)
     if asks and own:

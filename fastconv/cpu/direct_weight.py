@@ -133,11 +133,11 @@ def _kernel(asks: bool) -> Kernel:
             following = size[BLOCK_TABLE] + min(number + 1, end - 1) * BLOCK_FIELDS
             for index in range(first_panel, last_panel):
                 first = index * row
-                lines = pointer(dy, group * size[Y_GROUP] + first * size[Y_FILTER])
-                seen = pointer(lines, table[block + RESULT])
+                gradients = pointer(dy, group * size[Y_GROUP] + first * size[Y_FILTER])
+                seen = pointer(gradients, table[block + RESULT])
                 asked = None
                 if asks:
-                    coming = pointer(lines, table[following + RESULT])
+                    coming = pointer(gradients, table[following + RESULT])
                     if not size[ASKS_DY]:
                         coming = first_seen(x, size, table, following, group, channel)
                     asked = coming, size[AHEAD], size[LINES]
@@ -247,7 +247,7 @@ def _lines_ahead(
     stride: Ints,
     block: Ints,
     channels: int,
-    sums: int,
+    rows_of_sums: int,
     height: int,
     itemsize: int,
 ) -> tuple[Table, Table]:
@@ -261,8 +261,8 @@ def _lines_ahead(
     steps = len(lines)
     if asked.strides[2] == 1:
         rows, lines = lines, rows
-    share = ceil(len(rows) / ceil(sums / height))
-    first = np.arange(sums) // height * share
+    share = ceil(len(rows) / ceil(rows_of_sums / height))
+    first = np.arange(rows_of_sums) // height * share
     return (
         rows[np.minimum(first, len(rows) - 1)],
         in_steps(rows[:share], lines_among(lines, itemsize), steps),
@@ -312,12 +312,12 @@ def grad_weight(
     # 3x3 layers took 0.97 to 1.04 of the time. They ask for dy: 64 filters of 3 channels, 224x224,
     # took 0.76 of it with channels last.
     asks_dy = taps > 1
-    asked, count, apart = (dy, min(row, filters), (1, 1, 1)) if asks_dy else (x, chunk, stride)
+    asked, count, step = (dy, min(row, filters), (1, 1, 1)) if asks_dy else (x, chunk, stride)
     ahead = lines = np.empty(0, np.int64)
     asks = is_beyond(asked, dtype.itemsize, threads)
     if asks:
         ahead, lines = _lines_ahead(
-            asked, apart, block, count, chunk * taps, ROWS_OF[cols], dtype.itemsize
+            asked, step, block, count, chunk * taps, ROWS_OF[cols], dtype.itemsize
         )
     blocks = len(image.blocks)
     wholes = groups * panels * chunks

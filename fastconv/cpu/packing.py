@@ -3,8 +3,8 @@
 ``copy_line``     numbers of any step, to any step
 ``pack_image``    a block of the image with its zero padding made real
 ``pack_pixels``   the same where channels are neighbours
-``gather_lines``  pieces of lines, listed in a table, one after another; ``scatter_lines``, the way
-                  back
+``gather_lines``  pieces of lines, listed in a table, one after another, ``gather_panels`` where
+                  they are whole rows of panels; ``scatter_lines``, the way back
 
 Positions are listed as offsets in a table, cut into *runs* of equal steps in memory (see
 ``blocks.runs``).

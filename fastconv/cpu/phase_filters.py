@@ -1,7 +1,8 @@
 """The filters of a strided gradient, packed for all its phases at once.
 
 Each phase has some of the taps. Packed for one after the other, every filter would be read as often
-as there are phases, whole cache lines for a few numbers of each.
+as there are phases, whole cache lines for a few numbers of each. Panels are those that
+``direct.pack_filters`` would make.
 """
 
 from collections.abc import Sequence
@@ -40,17 +41,18 @@ TASKS = 4
     PANELS,  # panels to a group
     SHARES,  # tasks to a panel
     PHASES,
-    GROUPS,  # of taps that lie within a vector
+    CLUSTERS,  # of taps that lie within a vector
     W_GROUP,  # strides of w
     W_FILTER,
     W_CHANNEL,
-    GROUP,  # where in `table`: the first tap of each group, offsets of taps; for each tap, where in
-    W_TAPS,  # `work` the first panel has its row, how far it is to that of the next channel, and of
-    ROW,  # the next panel; for each phase the same of its row of biases
-    NEXT_ROW,
-    NEXT_PANEL,
-    BIASES,
-    NEXT_BIASES,
+    # Where in `table`:
+    CLUSTER,  # the first tap of each cluster
+    W_TAPS,  # offsets of taps
+    ROW,  # for each tap, where in `work` the first panel has its row for the first channel,
+    NEXT_ROW,  # how far it is from there to that of the next channel,
+    NEXT_PANEL,  # and to that of the next panel
+    BIASES,  # for each phase, where the first panel has its row of biases,
+    NEXT_BIASES,  # and how far it is to that of the next panel
 ) = range(17)
 
 
@@ -77,8 +79,8 @@ def pack_phases(task, slot, size, table, dy, weight, bias, dx, work):
             taps = pointer(filters, j * size[W_FILTER] + channel * size[W_CHANNEL])
             for lane in range(used):
                 prefetch(taps, AHEAD * size[W_CHANNEL] + lane * size[W_FILTER])
-            for index in range(size[GROUPS]):
-                tap, end = table[size[GROUP] + index], table[size[GROUP] + index + 1]
+            for index in range(size[CLUSTERS]):
+                tap, end = table[size[CLUSTER] + index], table[size[CLUSTER] + index + 1]
                 least = table[size[W_TAPS] + tap]
                 reach = table[size[W_TAPS] + end - 1] + 1 - least
                 square = square_tile(work)
@@ -93,10 +95,10 @@ def pack_phases(task, slot, size, table, dy, weight, bias, dx, work):
                     store(work, start + j, square[table[size[W_TAPS] + i] - least, 0])
 
 
-def _groups(taps: Table, width: int) -> Table:
-    """Where groups of offsets within a vector begin, and how many offsets there are.
+def _clusters(taps: Table, width: int) -> Table:
+    """Where clusters of offsets within a vector begin, and how many offsets there are.
 
-    >>> _groups(np.array([0, 1, 2, 8, 9, 10, 16, 17, 18]), 16)
+    >>> _clusters(np.array([0, 1, 2, 8, 9, 10, 16, 17, 18]), 16)
     array([0, 6, 9])
     """
     first = [0]
@@ -134,7 +136,7 @@ def pack(
     places = offsets(tuple(extents), w.strides[3:])
     order = np.argsort(places)
     met = order[rows[2, order] > 0]  # images smaller than the stride lack some phases
-    taps = _groups(places[met], width)
+    first_taps = _clusters(places[met], width)
     shares = min(-(-TASKS * threads // (groups * panels)), channels)
     tables = Tables()
     size = (
@@ -144,9 +146,9 @@ def pack(
         panels,
         shares,
         len(phases),
-        len(taps) - 1,
+        len(first_taps) - 1,
         *w.strides[:3],
-        tables.add(taps),
+        tables.add(first_taps),
         tables.add(places[met]),
         *[tables.add(numbers[met]) for numbers in rows],
         *[tables.add(np.array(numbers)) for numbers in zip(*biases, strict=True)],

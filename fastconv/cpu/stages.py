@@ -108,7 +108,8 @@ def joined(parts: Sequence[Part], most_work: int, first: Plan | None = None) -> 
     """One plan for all parts, of which several may share one; all have ``a``, bias and dtype.
 
     As many as take no more than ``most_work`` numbers of scratch memory are done side by side. If
-    there is a plan that comes ``first``, it takes the place of all stages of parts but their last.
+    there is a plan that comes ``first``, it takes the place of all stages of parts but their last;
+    it knows where in scratch memory each part begins if all are done side by side, as they must be.
     """
     plans = {id(part.plan): part.plan for part in parts}
     if first:
@@ -130,6 +131,7 @@ def joined(parts: Sequence[Part], most_work: int, first: Plan | None = None) -> 
         for batch in batches
     ]
     if first:
+        assert len(batches) == 1
         size, table = begins[id(first)]
         packing = [tasks._replace(size=size, table=table) for tasks in first.stages[0]]
         jobs = [([packing, stages[-1]], operations) for stages, operations in jobs]

@@ -80,7 +80,7 @@ def flat(*layouts: Layout) -> tuple[Layout, ...]:
         line = strides[5]
         followed = (shape[4] * shape[5] * line, shape[5] * line)
         for extent, stride, step in zip(shape[3:5], strides[3:5], followed, strict=True):
-            # What lies after the only one, nothing does: `part_of` puts 0 there.
+            # After the only plane or line of an image comes no next one: `part_of` puts 0 there.
             if extent > 1 and stride != step:
                 return layouts
         if shape[3:] != layouts[0].shape[3:]:
