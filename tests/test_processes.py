@@ -20,14 +20,17 @@ def test_import_is_light():
     assert run(f"import sys, fastconv; print(sorted({heavy} & set(sys.modules)))") == "[]"
 
 
-def test_import_costs_little_more_than_numba():
+def test_import_costs_little_more_than_numba(tmp_path):
+    # From bytecode, which installed packages have: compiling the sources takes as long again.
+    bytecode = {"PYTHONPYCACHEPREFIX": str(tmp_path), "PYTHONDONTWRITEBYTECODE": ""}
     code = """
 import time
 start = time.perf_counter(); import numba
 middle = time.perf_counter(); import fastconv
 print((time.perf_counter() - start) / (middle - start))
 """
-    assert min(float(run(code)) for _ in range(12)) < 1.3  # 1.27, where nothing else runs
+    ratios = [float(run(code, **bytecode)) for _ in range(12)]
+    assert min(ratios[1:]) < 1.25  # 1.17, where nothing else runs
 
 
 # Every map at sizes with tails, against the oracle, in a process of its own.
