@@ -9,7 +9,7 @@ Rows run over positions, columns over channels. Where positions are neighbours i
 transpose in registers moves as many as a vector has lanes.
 """
 
-from .kernel import device, once
+from .kernel import device, inline, once
 from .packing import AHEAD, MASKED, run_of
 from .simd import (
     element,
@@ -37,6 +37,19 @@ SOON = 32
 # Positions that are left after whole squares and moved one by one: of the nine taps of flipped 3x3
 # filters, the last was another square; 512 of 512 channels, one image of 7x7, took 0.8 of the time.
 FEW = 2
+
+
+@inline
+def load_square(source, first, distance, used, count, square):
+    """``square[i, lane] = source[first + i + lane * distance]`` for i below ``count``.
+
+    0 for larger ones and from lane ``used`` on, for which nothing is read.
+    """
+    for lane in range(lanes(source)):
+        square[lane, 0] = zero(source)
+        if lane < used:
+            square[lane, 0] = load_first(source, first + lane * distance, count)
+    transpose(square)
 
 
 @device
@@ -75,15 +88,12 @@ def pack_lanes(source, step, distance, used, count, target, row):
         for i in range(0, count, width):
             length = min(width, count - i)
             start = i if step == 1 else 1 - i - length
-            for lane in range(width):
-                if lane < used:
-                    square[lane, 0] = load_first(source, start + lane * distance, length)
-                else:
-                    square[lane, 0] = zero(target)
-            transpose(square)
-            for k in range(length):
-                at = k if step == 1 else length - 1 - k
-                store(target, (i + at) * row, square[k, 0])
+            load_square(source, start, distance, used, length, square)
+            # Unrolled: an index that LLVM does not know would have the square in memory.
+            for k in range(width):
+                if k < length:
+                    at = k if step == 1 else length - 1 - k
+                    store(target, (i + at) * row, square[k, 0])
     else:
         for i in range(count):
             if used < width:
@@ -190,9 +200,7 @@ def _pack_near(source, distance, table, begin, count, least, reach, target, row)
     # target[i * row + lane] = source[table[begin + i] + lane * distance], offsets from `least` on
     # and less than `reach` beyond, a vector at most.
     square = square_tile(target)
-    for lane in range(lanes(target)):
-        square[lane, 0] = load_first(source, least + lane * distance, reach)
-    transpose(square)
+    load_square(source, least, distance, lanes(target), reach, square)
     for i in range(count):
         rolled()
         store(target, i * row, square[element(table, begin + i) - least, 0])
@@ -237,8 +245,8 @@ def pack_panel(source, distance, valid, table, offsets, run, step, begin, end, t
                 length = close if close > 1 else length
             if length < 2 * width:  # not foreseen by pack_lanes; 3x3 filters: 0.9 of the time
                 coming = element(table, offsets + min(i + AHEAD * length, end - 1))
-                for lane in range(0, used, max(width // max(abs(distance), 1), 1)):
-                    prefetch(base, coming + lane * distance)
+                for at in range(0, used * distance, max(distance, width)):
+                    prefetch(base, coming + at)
             place = pointer(target, (i - begin) * row + first)
             if close > 1:
                 taps = offsets + i

@@ -16,16 +16,8 @@ from ..host import lanes_of
 from .blocks import Table, Tables, columns, offsets
 from .kernel import Kernel
 from .packing import AHEAD
-from .simd import (
-    lanes,
-    load_first,
-    pointer,
-    prefetch,
-    square_tile,
-    store,
-    transpose,
-    zero,
-)
+from .panels import load_square
+from .simd import lanes, load_first, pointer, prefetch, square_tile, store
 from .stages import Plan
 from .tile import ROWS_OF
 from .views import Layout
@@ -84,11 +76,7 @@ def pack_phases(task, slot, size, table, dy, weight, bias, dx, work):
                 least = table[size[W_TAPS] + tap]
                 reach = table[size[W_TAPS] + end - 1] + 1 - least
                 square = square_tile(work)
-                for lane in range(width):
-                    square[lane, 0] = zero(work)
-                    if lane < used:
-                        square[lane, 0] = load_first(taps, least + lane * size[W_FILTER], reach)
-                transpose(square)
+                load_square(taps, least, size[W_FILTER], used, reach, square)
                 for i in range(tap, end):
                     start = table[size[ROW] + i] + panel * table[size[NEXT_PANEL] + i]
                     start += channel * table[size[NEXT_ROW] + i]

@@ -20,9 +20,10 @@ import numpy as np
 from ..host import L2_BYTES, L3_BYTES, lanes_of
 from .blocks import Ints, Table, Tables, columns, odd_pitch, offsets
 from .engine import Engine
-from .kernel import Kernel, device
+from .kernel import Kernel, device, once
+from .packing import AHEAD
 from .panels import pack_lane_box, pack_lanes, unpack_lanes
-from .simd import element, lanes, load_first, pointer, store, zero
+from .simd import element, lanes, load_first, pointer, prefetch, store, zero
 from .stages import Plan
 from .tile import NARROW_BYTES, ROWS, ROWS_OF, STEPS, accumulate
 from .transforms import OUTPUTS, POINTS, TAPS, four_outputs, image, three_taps, transform
@@ -88,54 +89,73 @@ OWN_BLOCKS = 2
 ) = range(42)
 
 
-@device
-def see_line(
-    source, strides, extents, table, line, channels, planes, buffer, seen, tiles, strip, pitch
+@once
+def see_lines(
+    source,
+    strides,
+    extents,
+    table,
+    lines,
+    first,
+    last,
+    channels,
+    planes,
+    buffer,
+    seen,
+    tiles,
+    strip,
+    pitch,
 ):
-    """Take what one line of tiles sees of the image to the points: B' x B.
+    """Take what lines ``first`` to ``last`` of tiles see of the image to the points: B' x B.
 
     To ``seen`` with ``pitch`` numbers from point to point and ``strip`` from one vector of channels
-    to the next, all those of a plane before those of the next; where each tile lies is listed in
-    the table from index ``tiles``. Strides are (c, d, h, w), extents (d, h, w).
+    to the next, all those of a plane before those of the next. The table lists the lines from index
+    ``lines``, and from ``tiles`` where each tile lies. Strides are (c, d, h, w), extents (d, h, w).
+    Returns how many tiles there are.
     """
     width = lanes(buffer)
-    across = table[line + TILES] * OUTPUTS + TAPS - 1
     vectors = (channels + width - 1) // width
-    for t in range(planes):
-        z = table[line + FRONT] + t
-        first = pointer(source, table[line + X_BASE] + t * strides[1])
-        for v in range(vectors):
-            target = pointer(seen, (t * vectors + v) * strip)
-            if not 0 <= z < extents[0]:
-                for tile in range(table[line + TILES]):
-                    place = pointer(target, element(table, tiles + tile))
-                    for point in range(POINTS * POINTS):
-                        store(place, point * pitch, zero(buffer))
-                continue
-            pack_lane_box(
-                pointer(first, v * width * strides[0]),
-                (strides[0], strides[2], strides[3]),
-                (extents[1], extents[2]),
-                (table[line + TOP], table[line + LEFT]),
-                (POINTS, across),
-                (1, 1),
-                min(channels - v * width, width),
-                buffer,
-            )
-            for tile in range(table[line + TILES]):
-                transform(
-                    image,
-                    POINTS,
-                    POINTS,
-                    pointer(buffer, tile * OUTPUTS * width),
-                    across * width,
-                    width,
-                    zero(buffer),
-                    False,
-                    pointer(target, element(table, tiles + tile)),
-                    POINTS * pitch,
-                    pitch,
+    place = tiles
+    for number in range(first, last):
+        line = lines + number * LINE_FIELDS
+        across = table[line + TILES] * OUTPUTS + TAPS - 1
+        end = place + table[line + TILES]
+        for t in range(planes):
+            z = table[line + FRONT] + t
+            plane = pointer(source, table[line + X_BASE] + t * strides[1])
+            for v in range(vectors):
+                target = pointer(seen, (t * vectors + v) * strip)
+                if not 0 <= z < extents[0]:
+                    for tile in range(place, end):
+                        for point in range(POINTS * POINTS):
+                            store(target, element(table, tile) + point * pitch, zero(buffer))
+                    continue
+                pack_lane_box(
+                    pointer(plane, v * width * strides[0]),
+                    (strides[0], strides[2], strides[3]),
+                    (extents[1], extents[2]),
+                    (table[line + TOP], table[line + LEFT]),
+                    (POINTS, across),
+                    (1, 1),
+                    min(channels - v * width, width),
+                    buffer,
                 )
+                for tile in range(place, end):
+                    transform(
+                        image,
+                        POINTS,
+                        POINTS,
+                        pointer(buffer, (tile - place) * OUTPUTS * width),
+                        across * width,
+                        width,
+                        zero(buffer),
+                        False,
+                        pointer(target, element(table, tile)),
+                        POINTS * pitch,
+                        pitch,
+                    )
+        place = end
+    return place - tiles
 
 
 @device
@@ -153,13 +173,15 @@ def transform_slices(size, weight, group, index, begin, end, taps, panel, pitch)
             t, c = divmod(number, size[CHANNELS])
             plane = pointer(weight, t * size[W_PLANE] + c * size[W_CHANNEL])
             source = pointer(plane, group * size[W_GROUP] + filter_ * size[W_FILTER])
-            if size[W_ROW] == TAPS * size[W_COL]:  # also of a flipped filter
-                pack_lanes(source, size[W_COL], size[W_FILTER], used, TAPS * TAPS, taps, width)
-            else:
-                for r in range(TAPS):
-                    line = pointer(source, r * size[W_ROW])
-                    target = pointer(taps, r * TAPS * width)
-                    pack_lanes(line, size[W_COL], size[W_FILTER], used, TAPS, target, width)
+            # Of most filters, also flipped ones, all taps are one line.
+            one = size[W_ROW] == TAPS * size[W_COL]
+            rows, length = (1, TAPS * TAPS) if one else (TAPS, TAPS)
+            for lane in range(used):
+                prefetch(source, AHEAD * size[W_CHANNEL] + lane * size[W_FILTER])
+            for r in range(rows):
+                line = pointer(source, r * size[W_ROW])
+                target = pointer(taps, r * TAPS * width)
+                pack_lanes(line, size[W_COL], size[W_FILTER], used, length, target, width)
             transform(
                 three_taps,
                 TAPS,
@@ -191,6 +213,54 @@ def transform_filters(task, slot, size, table, x, weight, bias, y, work):
     transform_slices(size, weight, group, index, begin, end, taps, panel, pitch)
 
 
+@once
+def take_back(size, table, group, part, together, first, last, sums, bias, buffer, y):
+    """Take ``together`` panels of sums, from ``part`` on, back from the points: A' sums A + bias.
+
+    The sums are those of all tiles of lines ``first`` to ``last``, the result is written to ``y``.
+    """
+    width = lanes(buffer)
+    row = size[COLS] * width
+    pitch = size[SUMS_PITCH]
+    for j in range(0, together * row, width):
+        filter_ = part * row + j
+        used = min(size[FILTERS] - filter_, width)
+        if used <= 0:
+            break
+        products = pointer(sums, j // row * POINTS * POINTS * pitch + j % row)
+        biases = load_first(bias, group * size[FILTERS] + filter_, used)
+        result = pointer(y, group * size[Y_GROUP] + filter_ * size[Y_FILTER])
+        tile = 0
+        for number in range(first, last):
+            line = size[LINE_TABLE] + number * LINE_FIELDS
+            across = table[line + TILES] * OUTPUTS * width
+            for t in range(table[line + TILES]):
+                transform(
+                    four_outputs,
+                    POINTS,
+                    OUTPUTS,
+                    pointer(products, (tile + t) * row),
+                    POINTS * pitch,
+                    pitch,
+                    biases,
+                    size[RELU] > 0,
+                    pointer(buffer, t * OUTPUTS * width),
+                    across,
+                    width,
+                )
+            tile += table[line + TILES]
+            for i in range(table[line + DOWN]):
+                unpack_lanes(
+                    pointer(buffer, i * across),
+                    width,
+                    table[line + ACROSS],
+                    pointer(result, table[line + Y_BASE] + i * size[Y_ROW]),
+                    size[Y_COL],
+                    size[Y_FILTER],
+                    used,
+                )
+
+
 @Kernel
 def winograd_block(task, slot, size, table, x, weight, bias, y, work):
     """Take a block of lines of tiles through its share of one group's filters."""
@@ -207,27 +277,25 @@ def winograd_block(task, slot, size, table, x, weight, bias, y, work):
     sums = pointer(seen, size[SUMS])
     line_buffer = pointer(seen, size[LINE])
 
-    tiles = 0
     strides = size[X_CHANNEL], size[X_PLANE], size[X_ROW], size[X_COL]
     extents = size[LENGTH], size[HEIGHT], size[WIDTH]
     channels, planes = size[CHANNELS], size[PLANES]
-    for number in range(first_line, last_line):
-        line = size[LINE_TABLE] + number * LINE_FIELDS
-        see_line(
-            pointer(x, group * size[X_GROUP]),
-            strides,
-            extents,
-            table,
-            line,
-            channels,
-            planes,
-            line_buffer,
-            seen,
-            size[TILE_OFFSETS] + tiles,
-            ROWS * width,
-            plane,
-        )
-        tiles += table[line + TILES]
+    tiles = see_lines(
+        pointer(x, group * size[X_GROUP]),
+        strides,
+        extents,
+        table,
+        size[LINE_TABLE],
+        first_line,
+        last_line,
+        channels,
+        planes,
+        line_buffer,
+        seen,
+        size[TILE_OFFSETS],
+        ROWS * width,
+        plane,
+    )
 
     own, depth = size[OWN] > 0, planes * channels
     last = (share + 1) * panels // size[SHARES]
@@ -262,45 +330,9 @@ def winograd_block(task, slot, size, table, x, weight, bias, y, work):
                         cols,
                         size[STREAMED] > 0,
                     )
-        for j in range(0, together * row, width):
-            filter_ = part * row + j
-            used = min(size[FILTERS] - filter_, width)
-            if used <= 0:
-                break
-            products = pointer(sums, j // row * points * sums_plane + j % row)
-            first = 0
-            biases = load_first(bias, group * size[FILTERS] + filter_, used)
-            for number in range(first_line, last_line):
-                line = size[LINE_TABLE] + number * LINE_FIELDS
-                pitch = table[line + TILES] * OUTPUTS * width
-                for t in range(table[line + TILES]):
-                    transform(
-                        four_outputs,
-                        POINTS,
-                        OUTPUTS,
-                        pointer(products, (first + t) * row),
-                        POINTS * sums_plane,
-                        sums_plane,
-                        biases,
-                        size[RELU] > 0,
-                        pointer(line_buffer, t * OUTPUTS * width),
-                        pitch,
-                        width,
-                    )
-                first += table[line + TILES]
-                result = pointer(
-                    y, group * size[Y_GROUP] + filter_ * size[Y_FILTER] + table[line + Y_BASE]
-                )
-                for i in range(table[line + DOWN]):
-                    unpack_lanes(
-                        pointer(line_buffer, i * pitch),
-                        width,
-                        table[line + ACROSS],
-                        pointer(result, i * size[Y_ROW]),
-                        size[Y_COL],
-                        size[Y_FILTER],
-                        used,
-                    )
+        take_back(
+            size, table, group, part, together, first_line, last_line, sums, bias, line_buffer, y
+        )
 
 
 def tile_lines(pixels: Ints, x: Layout, y: Layout, before: Ints, most: int) -> Table:
@@ -324,7 +356,7 @@ def tile_lines(pixels: Ints, x: Layout, y: Layout, before: Ints, most: int) -> T
 
 
 def slices(channels: int, planes: int, strip: int, width: int) -> Table:
-    """Offsets of the slices of one tile, as ``see_line`` leaves them at a point."""
+    """Offsets of the slices of one tile, as ``see_lines`` leaves them at a point."""
     vectors = ceil(channels / width)
     table = offsets((planes, vectors, width), (vectors * strip, strip, 1))
     return table.reshape(planes, -1)[:, :channels].ravel()

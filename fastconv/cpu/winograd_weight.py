@@ -32,7 +32,7 @@ from .winograd import (
     LINE_FIELDS,
     TILES,
     Y_BASE,
-    see_line,
+    see_lines,
     slices,
     tile_lines,
 )
@@ -113,24 +113,22 @@ def winograd_share(task, slot, size, table, dy, x, unused, dw, work):
     channels, planes = size[CHANNELS], size[PLANES]
     for begin in range(start, end, size[BLOCK_LINES]):
         stop = min(begin + size[BLOCK_LINES], end)
-        tiles = 0
-        for number in range(begin, stop):
-            line = size[LINE_TABLE] + number * LINE_FIELDS
-            see_line(
-                pointer(x, group * size[X_GROUP]),
-                strides,
-                extents,
-                table,
-                line,
-                channels,
-                planes,
-                line_buffer,
-                seen,
-                size[TILE_OFFSETS] + tiles,
-                strip,
-                plane,
-            )
-            tiles += table[line + TILES]
+        tiles = see_lines(
+            pointer(x, group * size[X_GROUP]),
+            strides,
+            extents,
+            table,
+            size[LINE_TABLE],
+            begin,
+            stop,
+            channels,
+            planes,
+            line_buffer,
+            seen,
+            size[TILE_OFFSETS],
+            strip,
+            plane,
+        )
 
         for panel in range(first_panel, last_panel):
             first = 0
@@ -229,14 +227,12 @@ def winograd_total(task, slot, size, table, dy, x, unused, dw, work):
             t, c = divmod(number, size[CHANNELS])
             plane = pointer(dw, t * size[W_PLANE] + c * size[W_CHANNEL])
             result = pointer(plane, group * size[W_GROUP] + filter_ * size[W_FILTER])
-            step, distance = size[W_COL], size[W_FILTER]
-            if size[W_ROW] == TAPS * step:
-                unpack_lanes(taps, width, TAPS * TAPS, result, step, distance, used)
-            else:
-                for r in range(TAPS):
-                    line = pointer(taps, r * TAPS * width)
-                    to = pointer(result, r * size[W_ROW])
-                    unpack_lanes(line, width, TAPS, to, step, distance, used)
+            one = size[W_ROW] == TAPS * size[W_COL]
+            rows, length = (1, TAPS * TAPS) if one else (TAPS, TAPS)
+            for r in range(rows):
+                line = pointer(taps, r * TAPS * width)
+                to = pointer(result, r * size[W_ROW])
+                unpack_lanes(line, width, length, to, size[W_COL], size[W_FILTER], used)
 
 
 @Engine
