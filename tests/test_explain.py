@@ -29,13 +29,14 @@ def test_costs_and_choices():
     ("x", "w", "options", "algorithms"),
     [
         # Winograd needs pixels to make up for the transforms of filters, and single precision.
-        ((1, 512, 7, 7), (512, 512, 3, 3), {"padding": 1}, ("direct",) * 3),
+        ((1, 512, 4, 4), (512, 512, 3, 3), {"padding": 1}, ("direct",) * 3),
+        ((1, 512, 7, 7), (512, 512, 3, 3), {"padding": 1}, ("winograd", "winograd", "direct")),
         ((4, 64, 56, 56), (64, 64, 3, 3), {"dtype": np.float64}, ("direct",) * 3),
         ((4, 64, 56, 56), (64, 64, 3, 3), {"stride": 2}, ("direct",) * 3),
         ((4, 64, 56, 56), (64, 64, 5, 5), {}, ("direct",) * 3),
         ((4, 96, 56, 56), (96, 1, 3, 3), {"groups": 96}, ("depthwise",) * 3),
         ((4, 3, 224, 224), (64, 3, 7, 7), {"stride": 2}, ("direct", "planar", "direct")),
-        ((1, 256, 14, 14), (256, 256, 3, 3), {"padding": 1}, ("winograd", "winograd", "direct")),
+        ((1, 256, 14, 14), (256, 256, 3, 3), {"padding": 1}, ("winograd",) * 3),
         ((4, 3, 64, 64), (64, 3, 3, 3), {"padding": 1}, (SHORT_SUMS, "planar", "direct")),
         ((16, 512, 7, 7), (512, 512, 3, 3), {"padding": 1}, ("winograd",) * 3),
         ((4, 64, 56, 56), (64, 64, 1, 1), {}, ("gemm", "gemm", "direct")),

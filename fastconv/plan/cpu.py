@@ -17,7 +17,7 @@ import numba
 import numpy as np
 
 from ..geometry import ConvGeometry
-from ..host import VECTOR_BITS, lanes_of
+from ..host import L2_BYTES, VECTOR_BITS, lanes_of
 from . import Choice
 
 ALGORITHMS = ("auto", "depthwise", "direct", "gemm", "planar", "winograd", "reference")
@@ -107,7 +107,7 @@ def _best(map_name: str, g: ConvGeometry, dtype: np.dtype[Any]) -> Choice:
     if _are_few(map_name, g, across, lanes):
         return Choice("planar", f"with {across} to a group, channels would not fill {lanes} lanes")
     if _not_for_winograd(g) is None and dtype == np.float32:
-        winograd, direct = _winograd_time(map_name, g), _direct_time(g)
+        winograd, direct = _winograd_time(map_name, g), _direct_time(map_name, g)
         if winograd < direct:
             share = winograd / direct
             return Choice("winograd", f'it takes about {share:.0%} of the time of "direct"')
@@ -153,24 +153,35 @@ def _sums(map_name: str, g: ConvGeometry) -> tuple[int, int]:
 # Times for one channel and filter, in multiply-adds of "direct".
 
 # Tiles up to which there is one block in ``cpu/winograd.py``, which takes the filters to the points
-# where it needs them. With 512 x 512 "direct" took 0.8 to 1.0 of the time for 4 tiles, 1.4 times as
-# long for 16, 1.8 for 64; with 256 x 256 on 16 tiles 1.2 to 1.4 times.
+# where it needs them. With 512 x 512 "direct" took 0.5 to 0.6 of the time for one tile, 1.1 times
+# as long for 4, 1.7 times for 16; with 128 x 128 0.75 for 4, 0.8 to 0.9 for 9.
 ONE_BLOCK = 66
 
+# Packing a tap that comes from beyond the second-level cache, as it lies or flipped: a third of the
+# time of one image of 7x7 pixels and 512 x 512 filters, 0.45 of that of its grad_input.
+PACKING = {"forward": 28, "grad_input": 42, "grad_weight": 0}
 
-def _direct_time(g: ConvGeometry) -> float:
-    return prod(g.kernel) * g.batch * prod(g.output)
+
+def _direct_time(map_name: str, g: ConvGeometry) -> float:
+    taps = prod(g.kernel)
+    filters_bytes = 4 * taps * g.in_channels * g.out_channels // g.groups
+    packing = PACKING[map_name] if filters_bytes > 2 * L2_BYTES else 0
+    return taps * (g.batch * prod(g.output) + packing)
 
 
 def _winograd_time(map_name: str, g: ConvGeometry) -> float:
     tiles = g.batch * g.output[0] * ceil(g.output[1] / 4) * ceil(g.output[2] / 4)
     channels, filters = g.in_channels // g.groups, g.out_channels // g.groups
     planes = g.kernel[0]
-    products = 36 * ceil(tiles / 6) * 6 * planes
+    products = 36 * tiles * planes
     # Each of a channel's tiles is transformed once for all filters, and the other way round.
-    transforms = 500 * tiles * (1 / channels + planes / filters)
+    transforms = tiles * (1 / channels + planes / filters)
     if map_name != "grad_weight" and tiles <= ONE_BLOCK:
-        return 1.3 * products + transforms + 250 * planes
-    # Taking filters to the points, and reading them.
+        # Threads have some panels of filters each, or some tiles and all of a single one.
+        across = g.out_channels if map_name == "forward" else g.in_channels
+        divided = across > 4 * lanes_of(np.dtype(np.float32))
+        rows = ceil(tiles / 6) * 6 / tiles  # the micro-kernel's
+        return 1.3 * rows * products + 150 * transforms + (350 if divided else 700) * planes
+    # Taking filters to the points or back, and reading them there.
     mebibytes = channels * filters * 36 * 4 / 2**20
-    return products + transforms + planes * (1200 + 60 * mebibytes)
+    return products + 500 * transforms + planes * (500 + 50 * mebibytes)
