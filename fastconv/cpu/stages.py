@@ -4,8 +4,9 @@ A job is a list of *stages*, each a number of tasks of a kernel, or of several k
 a stage begins when the one before has ended. ``driver.py`` runs them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -104,20 +105,17 @@ class Part(NamedTuple):
         return -(-self.plan.work // line) * line
 
 
-def joined(parts: Sequence[Part], most_work: int, first: Plan | None = None) -> Plan:
+# Plans the stage that serves all parts, of which each has scratch memory from one of these on.
+First = Callable[[Sequence[int]], Plan | None]
+
+
+def joined(parts: Sequence[Part], most_work: int, first: First | None = None) -> Plan:
     """One plan for all parts, of which several may share one; all have ``a``, bias and dtype.
 
     As many as take no more than ``most_work`` numbers of scratch memory are done side by side. If
-    there is a plan that comes ``first``, it takes the place of all stages of parts but their last;
-    it knows where in scratch memory each part begins if all are done side by side, as they must be.
+    several are, and these are all, of two stages each, what ``first`` plans takes the place of the
+    first stage of each.
     """
-    plans = {id(part.plan): part.plan for part in parts}
-    if first:
-        plans[id(first)] = first
-    begins, size, table = {}, 0, 0
-    for key, plan in plans.items():
-        begins[key] = size, table
-        size, table = size + plan.size.size, table + plan.table.size
     batches: list[list[Part]] = []
     room = 0
     for part in parts:
@@ -126,15 +124,23 @@ def joined(parts: Sequence[Part], most_work: int, first: Plan | None = None) -> 
             room = most_work
         batches[-1].append(part)
         room -= part.space
+    plans = {id(part.plan): part.plan for part in parts}
+    serves = None
+    if first and len(parts) > len(batches) == 1 and all(len(p.stages) == 2 for p in plans.values()):
+        serves = first([0, *accumulate(part.space for part in parts[:-1])])
+        if serves:
+            plans[id(serves)] = serves
+    begins, size, table = {}, 0, 0
+    for key, plan in plans.items():
+        begins[key] = size, table
+        size, table = size + plan.size.size, table + plan.table.size
     jobs = [
         (_side_by_side(batch, begins), sum(part.plan.operations for part in batch))
         for batch in batches
     ]
-    if first:
-        assert len(batches) == 1
-        size, table = begins[id(first)]
-        packing = [tasks._replace(size=size, table=table) for tasks in first.stages[0]]
-        jobs = [([packing, stages[-1]], operations) for stages, operations in jobs]
+    if serves:
+        size, table = begins[id(serves)]
+        jobs[0][0][0] = [tasks._replace(size=size, table=table) for tasks in serves.stages[0]]
     whole = copy(parts[0].plan)
     whole.size = np.concatenate([plan.size for plan in plans.values()])
     whole.table = np.concatenate([plan.table for plan in plans.values()])

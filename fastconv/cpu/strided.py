@@ -6,7 +6,6 @@ next: a layer has one beginning and one end at which some wait for others, not o
 """
 
 from collections.abc import Callable, Sequence
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -54,13 +53,11 @@ def by_phases(correlate: Engine, pack: Pack | None = None) -> Engine:
             parts.append((Part(plans[how], w_start, dx_start), phase))
         # What takes longest begins first, so that threads end together.
         parts.sort(key=lambda each: -each[0].plan.operations)
-        most_work = JOINED_BYTES // dtype.itemsize
-        first = None
-        ends = list(accumulate(part.space for part, _ in parts))
-        together = len(parts) > 1 and ends[-1] <= most_work
-        if pack and together and all(len(part.plan.stages) == 2 for part, _ in parts):
+
+        def packing(begins: Sequence[int]) -> Plan | None:
             phases = [phase for _, phase in parts]
-            first = pack(dtype, threads, w, list(zip(phases, [0, *ends[:-1]], strict=True)))
-        return joined([part for part, _ in parts], most_work, first)
+            return pack(dtype, threads, w, list(zip(phases, begins, strict=True))) if pack else None
+
+        return joined([part for part, _ in parts], JOINED_BYTES // dtype.itemsize, packing)
 
     return Engine(make_plan)
