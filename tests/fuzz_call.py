@@ -9,6 +9,7 @@ import fastconv
 from . import reference
 from .dtypes import BFLOAT16, FLOAT16, integers_of, smallest_normal, ulp
 from .guard import guarded
+from .scratch import poison_scratch
 
 SINGLE = (np.dtype(np.float32), np.dtype(np.complex64), FLOAT16, BFLOAT16)
 
@@ -194,6 +195,7 @@ def check(rng, call, counts):
     before = {name: np.array(array) for name, array in call.arrays.items()}
     function = getattr(fastconv, call.name)
     result, refusal = None, None
+    poison_scratch()
     try:
         result = function(*call.arrays.values(), *call.extra, **call.options)
     except (TypeError, ValueError) as error:

@@ -9,6 +9,7 @@ import fastconv
 
 from . import reference
 from .cases import CASES, Case, assert_close, assert_close_in_norm, data
+from .scratch import poison_scratch
 
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 
@@ -25,6 +26,8 @@ def read_only(*arrays):
 
 
 def poisoned(shape, dtype):
+    """A result of NaN, every number of which must be written, with scratch memory of NaN."""
+    poison_scratch()
     return np.full(shape, np.nan, dtype)
 
 
@@ -281,6 +284,8 @@ WINOGRAD = [
     Case((4, 7, 9), (3, 3, 3), padding=1, channels=17, filters=35),
     Case((5, 6, 10), (2, 3, 3), padding=((2, 0), 1, (0, 2)), channels=6, filters=4, groups=2),
     Case((2, 5, 6), (4, 3, 3), padding=((3, 2), 0, 1)),
+    # Three lines of tiles that fill a block each: as many shares of the gradient of the filters.
+    Case((12, 160), (3, 3), batch=1, padding=1, channels=32, filters=32),
 ]
 
 

@@ -41,6 +41,18 @@ MASKED = VECTOR_BITS == 512
 
 
 @inline
+def prefetch_lanes(source, distance, used):
+    """Ask for what ``used`` lanes of a vector, ``distance`` numbers apart, begin with.
+
+    And for all between them, if they lie closer than a vector is long.
+    """
+    if distance < 0:
+        source = pointer(source, (used - 1) * distance)
+    for at in range(0, used * abs(distance), max(abs(distance), lanes(source))):
+        prefetch(source, at)
+
+
+@inline
 def _copy_rest(source, target, whole, count):
     # target[i] = source[i] for whole <= i < count, where all before them has been copied.
     if 0 < whole < count:

@@ -10,7 +10,7 @@ transpose in registers moves as many as a vector has lanes.
 """
 
 from .kernel import device, inline, once
-from .packing import AHEAD, MASKED, run_of
+from .packing import AHEAD, MASKED, prefetch_lanes, run_of
 from .simd import (
     element,
     lanes,
@@ -245,8 +245,7 @@ def pack_panel(source, distance, valid, table, offsets, run, step, begin, end, t
                 length = close if close > 1 else length
             if length < 2 * width:  # not foreseen by pack_lanes; 3x3 filters: 0.9 of the time
                 coming = element(table, offsets + min(i + AHEAD * length, end - 1))
-                for at in range(0, used * distance, max(distance, width)):
-                    prefetch(base, coming + at)
+                prefetch_lanes(pointer(base, coming), distance, used)
             place = pointer(target, (i - begin) * row + first)
             if close > 1:
                 taps = offsets + i

@@ -15,9 +15,9 @@ from ..geometry import Phase
 from ..host import lanes_of
 from .blocks import Table, Tables, columns, offsets
 from .kernel import Kernel
-from .packing import AHEAD
+from .packing import AHEAD, prefetch_lanes
 from .panels import load_square
-from .simd import lanes, load_first, pointer, prefetch, square_tile, store
+from .simd import lanes, load_first, pointer, square_tile, store
 from .stages import Plan
 from .tile import ROWS_OF
 from .views import Layout
@@ -69,8 +69,7 @@ def pack_phases(task, slot, size, table, dy, weight, bias, dx, work):
         for j in range(0, row, width):
             used = min(max(valid - j, 0), width)
             taps = pointer(filters, j * size[W_FILTER] + channel * size[W_CHANNEL])
-            for lane in range(used):
-                prefetch(taps, AHEAD * size[W_CHANNEL] + lane * size[W_FILTER])
+            prefetch_lanes(pointer(taps, AHEAD * size[W_CHANNEL]), size[W_FILTER], used)
             for index in range(size[CLUSTERS]):
                 tap, end = table[size[CLUSTER] + index], table[size[CLUSTER] + index + 1]
                 least = table[size[W_TAPS] + tap]

@@ -105,7 +105,7 @@ class Part(NamedTuple):
         return -(-self.plan.work // line) * line
 
 
-# Plans the stage that serves all parts, of which each has scratch memory from one of these on.
+# Plans a stage that serves all parts, or does not, given where in scratch memory each begins.
 First = Callable[[Sequence[int]], Plan | None]
 
 

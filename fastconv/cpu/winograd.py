@@ -21,9 +21,9 @@ from ..host import L2_BYTES, L3_BYTES, lanes_of
 from .blocks import Ints, Table, Tables, columns, odd_pitch, offsets
 from .engine import Engine
 from .kernel import Kernel, device, once
-from .packing import AHEAD
+from .packing import AHEAD, prefetch_lanes
 from .panels import pack_lane_box, pack_lanes, unpack_lanes
-from .simd import element, lanes, load_first, pointer, prefetch, store, zero
+from .simd import element, lanes, load_first, pointer, store, zero
 from .stages import Plan
 from .tile import NARROW_BYTES, ROWS, ROWS_OF, STEPS, accumulate
 from .transforms import OUTPUTS, POINTS, TAPS, four_outputs, image, three_taps, transform
@@ -176,8 +176,7 @@ def transform_slices(size, weight, group, index, begin, end, taps, panel, pitch)
             # Of most filters, also flipped ones, all taps are one line.
             one = size[W_ROW] == TAPS * size[W_COL]
             rows, length = (1, TAPS * TAPS) if one else (TAPS, TAPS)
-            for lane in range(used):
-                prefetch(source, AHEAD * size[W_CHANNEL] + lane * size[W_FILTER])
+            prefetch_lanes(pointer(source, AHEAD * size[W_CHANNEL]), size[W_FILTER], used)
             for r in range(rows):
                 line = pointer(source, r * size[W_ROW])
                 target = pointer(taps, r * TAPS * width)

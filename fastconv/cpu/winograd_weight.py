@@ -268,10 +268,10 @@ def grad_weight(
     tiles = block_lines * per_line
     small_parts = ceil(panels / max(1, SUMS_BYTES // (sums * dtype.itemsize)))
     blocks = ceil(len(lines) / block_lines)
-    if groups * panels == 1 and len(lines) > 1:
-        # An even number, for two threads: 64 filters of 64 channels, one image of 14x14 or 28x28,
-        # took 0.6 to 0.75 of the time, two of 56x56 0.86.
-        blocks += blocks % 2
+    if groups * panels == 1:
+        # An even number, if there are as many lines, for two threads: 64 filters of 64 channels,
+        # one image of 14x14 or 28x28, took 0.6 to 0.75 of the time, two of 56x56 0.86.
+        blocks = min(blocks + blocks % 2, len(lines))
     shares = min(
         ceil(TASKS / (groups * small_parts)),
         max(1, SHARES_BYTES // (groups * panels * sums * dtype.itemsize)),

@@ -17,7 +17,7 @@ import numba
 import numpy as np
 
 from ..geometry import ConvGeometry
-from ..host import L2_BYTES, VECTOR_BITS, lanes_of
+from ..host import L2_BYTES, L3_BYTES, VECTOR_BITS, lanes_of
 from . import Choice
 
 ALGORITHMS = ("auto", "depthwise", "direct", "gemm", "planar", "winograd", "reference")
@@ -152,36 +152,41 @@ def _sums(map_name: str, g: ConvGeometry) -> tuple[int, int]:
 
 # Times for one channel and filter, in multiply-adds of "direct".
 
-# Tiles up to which there is one block in ``cpu/winograd.py``, which takes the filters to the points
-# where it needs them. With 512 x 512 "direct" took 0.5 to 0.6 of the time for one tile, 1.1 times
-# as long for 4, 1.7 times for 16; with 128 x 128 0.75 for 4, 0.8 to 0.9 for 9.
-ONE_BLOCK = 66
+# Tiles up to which ``cpu/winograd.py`` takes the filters to the points where it needs them, if they
+# are many. With 512 x 512 "direct" took 0.5 to 0.6 of the time for one tile, 1.1 times as long for
+# 4, 1.7 times for 16; with 128 x 128 0.75 for 4, 0.8 to 0.9 for 9.
+FEW_TILES = 66
 
-# Packing a tap that comes from beyond the second-level cache, as it lies or flipped: a third of the
-# time of one image of 7x7 pixels and 512 x 512 filters, 0.45 of that of its grad_input.
+# Packing a tap that comes from the third-level cache, as it lies or flipped: a third of the time of
+# one image of 7x7 pixels and 512 x 512 filters, 0.45 of that of its grad_input. Filters of several
+# planes or from memory cost Winograd's algorithm as much: it takes 1.0 to 2.5 times as long then.
 PACKING = {"forward": 28, "grad_input": 42, "grad_weight": 0}
 
 
+def _filters_bytes(g: ConvGeometry) -> int:
+    return 4 * prod(g.kernel) * g.in_channels * g.out_channels // g.groups
+
+
 def _direct_time(map_name: str, g: ConvGeometry) -> float:
-    taps = prod(g.kernel)
-    filters_bytes = 4 * taps * g.in_channels * g.out_channels // g.groups
-    packing = PACKING[map_name] if filters_bytes > 2 * L2_BYTES else 0
-    return taps * (g.batch * prod(g.output) + packing)
+    far = g.kernel[0] == 1 and 2 * L2_BYTES < _filters_bytes(g) <= L3_BYTES
+    return prod(g.kernel) * (g.batch * prod(g.output) + (PACKING[map_name] if far else 0))
 
 
 def _winograd_time(map_name: str, g: ConvGeometry) -> float:
     tiles = g.batch * g.output[0] * ceil(g.output[1] / 4) * ceil(g.output[2] / 4)
     channels, filters = g.in_channels // g.groups, g.out_channels // g.groups
     planes = g.kernel[0]
-    products = 36 * tiles * planes
     # Each of a channel's tiles is transformed once for all filters, and the other way round.
     transforms = tiles * (1 / channels + planes / filters)
-    if map_name != "grad_weight" and tiles <= ONE_BLOCK:
-        # Threads have some panels of filters each, or some tiles and all of a single one.
-        across = g.out_channels if map_name == "forward" else g.in_channels
-        divided = across > 4 * lanes_of(np.dtype(np.float32))
-        rows = ceil(tiles / 6) * 6 / tiles  # the micro-kernel's
-        return 1.3 * rows * products + 150 * transforms + (350 if divided else 700) * planes
-    # Taking filters to the points or back, and reading them there.
-    mebibytes = channels * filters * 36 * 4 / 2**20
-    return products + 500 * transforms + planes * (500 + 50 * mebibytes)
+    if map_name == "grad_weight" or tiles > FEW_TILES:
+        # Taking filters to the points or back, and reading them there.
+        mebibytes = channels * filters * planes * 36 * 4 / 2**20
+        return 36 * tiles * planes + 500 * transforms + planes * (500 + 50 * mebibytes)
+    products = 36 * ceil(tiles / 6) * 6 * planes
+    # Threads have some panels of filters each, or some tiles and all of a single panel. A filter's
+    # planes share cache lines, which come again for each.
+    across = g.out_channels if map_name == "forward" else g.in_channels
+    taking = 350 if across > 4 * lanes_of(np.dtype(np.float32)) else 700
+    if planes > 1 and _filters_bytes(g) > 2 * L2_BYTES:
+        taking = 1000
+    return 1.3 * products + 150 * transforms + taking * planes
