@@ -173,10 +173,10 @@ def transform_slices(size, weight, group, index, begin, end, taps, panel, pitch)
             t, c = divmod(number, size[CHANNELS])
             plane = pointer(weight, t * size[W_PLANE] + c * size[W_CHANNEL])
             source = pointer(plane, group * size[W_GROUP] + filter_ * size[W_FILTER])
+            prefetch_lanes(pointer(source, AHEAD * size[W_CHANNEL]), size[W_FILTER], used)
             # Of most filters, also flipped ones, all taps are one line.
             one = size[W_ROW] == TAPS * size[W_COL]
             rows, length = (1, TAPS * TAPS) if one else (TAPS, TAPS)
-            prefetch_lanes(pointer(source, AHEAD * size[W_CHANNEL]), size[W_FILTER], used)
             for r in range(rows):
                 line = pointer(source, r * size[W_ROW])
                 target = pointer(taps, r * TAPS * width)
