@@ -62,10 +62,8 @@ def test_tiles_ask_for_all_of_the_next_block(stride, last, channels, height):
     wide = 48 * stride
     strides = (0, 0, 1, 0, wide * channels, channels) if last else (0, 0, 8 * wide, 0, wide, 1)
     x = Layout((1, 1, channels, 1, 8, wide), strides)
-    rows, steps = direct_weight._lines_ahead(
-        x, (1, stride, stride), block, channels, channels, height, itemsize
-    )
     pixels = offsets(block, (0, 0, stride * strides[4], stride * strides[5]))
+    rows, steps = direct_weight._lines_ahead(x, pixels, channels, channels, height, itemsize)
     assert len(rows) == channels
     assert len(steps) == len(pixels)
     seen = lines(pixels[:, None] + np.arange(channels) * strides[2], itemsize)
@@ -106,7 +104,8 @@ def test_more_sums_ask_for_less_each(last, sums):
     dy = Layout(
         (1, 1, filters, 1, 1, 256), (0, 0, *((1, 0, 0, filters) if last else (256, 0, 0, 1)))
     )
-    rows, steps = direct_weight._lines_ahead(dy, (1, 1, 1), block, filters, sums, height, itemsize)
+    pixels = offsets(block, (0, 0, dy.strides[4], dy.strides[5]))
+    rows, steps = direct_weight._lines_ahead(dy, pixels, filters, sums, height, itemsize)
     assert len(rows) == sums
     asked = lines(rows[::height, None] + steps[::2], itemsize)
     places = [lines(row + steps[::2], itemsize) for row in np.unique(rows)]
