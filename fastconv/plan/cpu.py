@@ -159,7 +159,7 @@ FEW_TILES = 66
 
 # Packing a tap that comes from the third-level cache, as it lies or flipped: a third of the time of
 # one image of 7x7 pixels and 512 x 512 filters, 0.45 of that of its grad_input. Filters of several
-# planes or from memory cost Winograd's algorithm as much: it takes 1.0 to 2.5 times as long then.
+# planes or from memory cost Winograd's algorithm as much: it takes 0.9 to 2.5 times as long then.
 PACKING = {"forward": 28, "grad_input": 42, "grad_weight": 0}
 
 
